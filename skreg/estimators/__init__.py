@@ -1,0 +1,6 @@
+"""Regularised classifiers and regressors: skorch nets with scikit-learn's manners."""
+
+from skreg.estimators._classifier import RegularizedNetClassifier
+from skreg.estimators._regressor import RegularizedNetRegressor
+
+__all__ = ["RegularizedNetClassifier", "RegularizedNetRegressor"]

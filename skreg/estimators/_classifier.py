@@ -1,0 +1,154 @@
+"""RegularizedNetClassifier."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d
+from skorch import NeuralNetClassifier
+from torch import nn
+
+from skreg.callbacks import AccuracyTracker
+from skreg.estimators import _docs
+from skreg.estimators._base import RegularizedNet
+
+
+class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
+    __doc__ = rf"""Classifier that minimises cross-entropy with L1 and L2 penalties.
+
+    .. math::
+        \frac{{1}}{{|B|}} \sum_{{i \in B}} \mathrm{{CE}}(f_w(x_i), y_i)
+        + \lambda_1 \sum |w| + \lambda_2 \sum w^2
+
+    over batches B. The penalty is part of the training loss only; validation losses
+    are plain.
+
+    Parameters
+    ----------
+    {_docs.MODULE}
+        It returns logits, or log-probabilities, of shape (n_samples, n_classes).
+    criterion : loss class or instance, default=nn.CrossEntropyLoss
+        Called as in PyTorch, with what the module returns: ``nn.NLLLoss`` is for
+        modules that end in ``log_softmax`` (skorch takes the log itself).
+    {_docs.SHARED.format(monitored="accuracy", encoded="class indices from 0 on")}
+    classes : array-like of shape (n_classes,), default=None
+        The class labels, if `y` may lack some; None takes those in `y`.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The class labels, sorted.
+    {_docs.ATTRIBUTES.format(history="; with validation data ``valid_*``")}
+
+    See Also
+    --------
+    RegularizedNetRegressor : The same for numbers.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from skreg import RegularizedNetClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> net = RegularizedNetClassifier(lambda2=1e-4, random_state=0)
+    >>> bool(cross_val_score(net, X, y).mean() > 0.9)
+    True
+    """
+
+    def __init__(
+        self, module=None, *, criterion=nn.CrossEntropyLoss, classes=None, **params
+    ):
+        super().__init__(module, criterion=criterion, **params)
+        self.classes = classes
+
+    _target_checks = {"y_numeric": False}
+    _stratified = True
+    _early_stopping_monitor = {"monitor": "valid_acc", "lower_is_better": False}
+
+    @property
+    def _score_callbacks(self):
+        return [("valid_acc", AccuracyTracker())]
+
+    @property
+    def classes_(self):
+        labels = vars(self).get("classes_inferred_")
+        if labels is None:
+            raise AttributeError("classes_ is there after fit.")
+        # While fit runs, callbacks compare predictions with encoded targets.
+        return np.arange(len(labels)) if hasattr(self, "_session") else labels
+
+    @property
+    def _n_outputs(self):
+        return len(self.classes_inferred_)
+
+    def _check_targets(self, y):
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        return y
+
+    def _learn_targets(self, y, classes=None):
+        if classes is None:
+            classes = self.classes
+        labels = np.unique(y if classes is None else classes)
+        if len(labels) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs samples of at least 2 classes, but y "
+                f"holds only 1 class: {labels.tolist()[0]!r}."
+            )
+        self.classes_inferred_ = labels
+
+    def _encode_targets(self, y):
+        labels = self.classes_inferred_
+        unknown = np.setdiff1d(y, labels)
+        if len(unknown):
+            raise ValueError(
+                f"y holds labels {unknown.tolist()} that are none of the classes "
+                f"{labels.tolist()}; the first fit, or the parameter classes, must "
+                "show all of them."
+            )
+        return np.searchsorted(labels, y)
+
+    def _check_outputs(self, outputs, y_true):
+        if outputs.ndim != 2 or outputs.shape[1] != self._n_outputs:
+            raise ValueError(
+                f"The module returned outputs of shape {tuple(outputs.shape)} for a "
+                f"batch of {len(y_true)} samples, but there are {self._n_outputs} "
+                f"classes: expected ({len(y_true)}, {self._n_outputs}). Set the "
+                "module's number of outputs, e.g. module__out_features."
+            )
+
+    def _get_predict_nonlinearity(self):
+        # The softmax of log-probabilities are the probabilities.
+        likelihood = isinstance(self.criterion_, nn.CrossEntropyLoss | nn.NLLLoss)
+        if isinstance(self.predict_nonlinearity, str) and likelihood:
+            return partial(torch.softmax, dim=-1)
+        return super()._get_predict_nonlinearity()
+
+    def predict_proba(self, X):
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...) or Dataset
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Rows sum to 1; columns are in the order of ``classes_``.
+        """
+        return self._outputs(X)
+
+    def predict(self, X):
+        """Return the most probable class of each sample.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...) or Dataset
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        winners = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[winners]

@@ -1,0 +1,88 @@
+"""The description of the parameters that the classifier and the regressor share."""
+
+MODULE = """\
+module : nn.Module class, instance or callable, default=None
+        The net. None builds an :class:`~skreg.modules.MLP`. A class is called with
+        ``module__*``; its arguments `in_features`, `out_features` and
+        `hidden_layer_sizes`, if it has them, are filled in from the data. An instance
+        is copied, with its weights, at the start of ``fit``."""
+
+SHARED = """\
+hidden_layer_sizes : int or sequence of int, default=(100,)
+        Width of each hidden layer, for modules that take it.
+    lambda1 : float, default=0.0
+        Coefficient of the L1 penalty, the sum of |w|. Not divided by anything.
+    lambda2 : float, default=0.0
+        Coefficient of the L2 penalty, the sum of w ** 2. No factor 1/2: under plain
+        SGD, ``lambda2`` is ``weight_decay / 2``.
+    penalize : {{"all", "weights"}} or list of str, default="all"
+        What is penalised: all parameters, biases included; all but biases and
+        normalisation layers; or those whose name matches one of the patterns, e.g.
+        ``["fc1.*"]``.
+    dropout : float, default=None
+        Sets the probability of every dropout layer of the module, in [0, 1]. None
+        leaves them as they are.
+    optimizer : Optimizer class, default=torch.optim.Adam
+        Its options are ``optimizer__*``, e.g. ``optimizer__momentum=0.9`` for SGD.
+    lr : float, default=0.001
+        Learning rate.
+    max_epochs : int, default=100
+        Passes over the training data.
+    batch_size : int or "auto", default="auto"
+        Samples per step; -1 for all of them, "auto" for 64.
+    shuffle : bool, default=True
+        Draw a new order of the samples for each epoch, unless one batch holds all.
+    early_stopping : bool, default=False
+        Stop when the validation {monitored} has had no new best for more than
+        `patience` epochs, and restore the weights of the best epoch. Validation data
+        are ``X_val`` and ``y_val`` of ``fit``, or what `train_split` makes, or else
+        `validation_fraction` of the training data.
+    patience : int, default=20
+        Epochs without a new best that early stopping tolerates.
+    validation_fraction : float, default=0.1
+        Share of the training data that early stopping holds out, in (0, 1).
+    train_split : callable, default=None
+        As in skorch, e.g. ``ValidSplit(5)``; None trains on all data.
+    callbacks : list of skorch callbacks, default=None
+        Added to those that write the history, keep an eye on divergence and print.
+        While ``fit`` runs, callbacks see encoded targets: {encoded}.
+    random_state : int, RandomState instance or None, default=None
+        Decides initial weights, shuffling, dropout and the validation split; an
+        integer gives the weights of ``torch.manual_seed(random_state); module()``.
+        None takes fresh entropy. Global random states stay as they are either way.
+    warm_start : bool, default=False
+        Go on with the weights of the last ``fit``.
+    device : str or torch.device, default="auto"
+        Where to train; "auto" is "cuda" if there is one, else "cpu".
+    dtype : {{"auto", "float32", "float64"}}, default="auto"
+        Of the weights and the data; "auto" trains in float64 if X is float64, else in
+        float32.
+    iterator_train, iterator_valid : class, default=None
+        None takes batches of arrays straight from memory and uses torch's DataLoader
+        for Datasets; options such as ``iterator_train__num_workers`` are passed on.
+    dataset, predict_nonlinearity, compile, use_caching, torch_load_kwargs
+        As in skorch.
+    verbose : int, default=0
+        1 prints a line per epoch.
+    **kwargs
+        skorch's ``module__*``, ``criterion__*``, ``optimizer__*``, ``callbacks__*``,
+        ``iterator_train__*``, ``iterator_valid__*``, ``dataset__*``, ``compile__*``."""
+
+ATTRIBUTES = """\
+module_ : nn.Module
+        The fitted net.
+    history : skorch.history.History
+        One dict per epoch: ``epoch``, ``train_loss`` (the objective, penalty
+        included), ``train_penalty``, ``param_norm`` (Frobenius norm of all parameters
+        after the epoch), ``param_norms`` (the norm of each, by name), ``dur``
+        (seconds){history}.
+    best_epoch_ : int
+        With early stopping: the epoch, counted from 1, whose weights are kept.
+    device_ : torch.device
+        Where the net was trained.
+    input_shape_ : tuple of int
+        Shape of one sample.
+    n_features_in_ : int
+        Length of the second axis of X.
+    feature_names_in_ : ndarray of str
+        Column names, if X was a DataFrame."""

@@ -1,0 +1,151 @@
+"""Checks of constructor parameters, run by ``fit``: all problems in one error."""
+
+from collections.abc import Callable
+from math import isfinite
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+
+
+def _is_integer(value) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
+
+
+def _is_bool(value) -> bool:
+    return isinstance(value, bool | np.bool_)
+
+
+def _is_coefficient(value) -> bool:
+    return _is_number(value) and isfinite(value) and value >= 0
+
+
+def _is_batch_size(value) -> bool:
+    return (
+        value == "auto"
+        if isinstance(value, str)
+        else (_is_integer(value) and (value > 0 or value == -1))
+    )
+
+
+def _is_seed(value) -> bool:
+    return (
+        value is None
+        or isinstance(value, np.random.RandomState)
+        or (_is_integer(value) and 0 <= value < 2**32)
+    )
+
+
+def _is_dtype(value) -> bool:
+    if isinstance(value, str) and value == "auto":
+        return True
+    try:
+        return np.dtype(value) in (np.dtype("float32"), np.dtype("float64"))
+    except TypeError:
+        return False
+
+
+class Rule(NamedTuple):
+    """What a parameter may be, and the words for it."""
+
+    accepts: Callable[[Any], bool]
+    allowed: str
+    remedy: str
+
+
+_COEFFICIENT = Rule(
+    _is_coefficient,
+    "a finite number >= 0",
+    "use 0 to turn this penalty off",
+)
+
+RULES = {
+    "lambda1": _COEFFICIENT,
+    "lambda2": _COEFFICIENT,
+    "dropout": Rule(
+        lambda p: p is None or (_is_number(p) and 0 <= p <= 1),
+        "None or a probability in [0, 1]",
+        "None leaves the dropout layers of the module as they are",
+    ),
+    "lr": Rule(
+        lambda lr: _is_number(lr) and isfinite(lr) and lr >= 0,
+        "a finite number >= 0",
+        "1e-3 is a good start for Adam, 1e-2 for SGD",
+    ),
+    "optimizer": Rule(
+        callable,
+        "an optimizer class",
+        "pass e.g. torch.optim.SGD and its options as optimizer__momentum=0.9",
+    ),
+    "max_epochs": Rule(
+        lambda n: _is_integer(n) and n >= 0,
+        "an integer >= 0",
+        "it counts passes over the training data",
+    ),
+    "batch_size": Rule(
+        _is_batch_size,
+        "a positive integer, -1 or 'auto'",
+        "-1 puts all samples into one batch",
+    ),
+    "shuffle": Rule(_is_bool, "a bool", "True draws a new order for each epoch"),
+    "early_stopping": Rule(_is_bool, "a bool", "patience= sets how long to wait"),
+    "patience": Rule(
+        lambda n: _is_integer(n) and n >= 0,
+        "an integer >= 0",
+        "it counts epochs without a new best",
+    ),
+    "validation_fraction": Rule(
+        lambda f: _is_number(f) and 0 < f < 1,
+        "a number strictly between 0 and 1",
+        "it is the share of the training data held out for early stopping",
+    ),
+    "random_state": Rule(
+        _is_seed,
+        "None, an integer in [0, 2**32 - 1] or a numpy RandomState",
+        "an integer makes the fit reproducible",
+    ),
+    "warm_start": Rule(_is_bool, "a bool", "True goes on with the fitted weights"),
+    "dtype": Rule(
+        _is_dtype,
+        "'auto', 'float32' or 'float64'",
+        "'auto' follows X: float64 stays float64, all else becomes float32",
+    ),
+}
+
+
+def check_parameters(net, rules: dict[str, Rule] = RULES) -> None:
+    """Raise one ValueError that lists every parameter of `net` that breaks its rule."""
+    problems = [
+        f"{name}={getattr(net, name)!r} must be {rule.allowed}; {rule.remedy}."
+        for name, rule in rules.items()
+        if not rule.accepts(getattr(net, name))
+    ]
+    if problems:
+        raise ValueError(f"{type(net).__name__}: " + "\n".join(problems))
+
+
+def resolve_device(device) -> torch.device:
+    """Return the device meant by the parameter ``device``, which must be usable.
+
+    Raises
+    ------
+    ValueError
+        If it is not a device, or this machine has none of its kind.
+    """
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device={device!r} cannot be used on this machine ({reason}); use 'auto', "
+            "'cpu', or 'cuda' where torch.cuda.is_available()."
+        ) from error
+    return resolved

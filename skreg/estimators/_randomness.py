@@ -1,0 +1,59 @@
+"""Random numbers that belong to one net, with torch's global generators untouched."""
+
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral
+
+import numpy as np
+import torch
+
+# torch has one default generator for all threads. Whoever draws from it holds this
+# lock, so that nets that are trained in threads do not draw each other's numbers.
+_GENERATORS = threading.RLock()
+
+
+def draw_seed(random_state) -> int:
+    """Return the seed of a net; an integer is its own seed."""
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(random_state.randint(np.iinfo(np.int32).max))
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Return the seed of an epoch's shuffling, dropout and augmentation.
+
+    It depends on nothing but its arguments: k calls of ``partial_fit`` for one epoch
+    each draw what one ``fit`` of k epochs draws.
+    """
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch, NumPy and random; on leaving, put back the states they had."""
+    accelerators = [] if device.type == "cpu" else [device]
+    with (
+        _GENERATORS,
+        torch.random.fork_rng(accelerators, device_type=_fork_type(device)),
+    ):
+        numpy_state, python_state = np.random.get_state(), random.getstate()
+        try:
+            # torch.manual_seed would also seed devices that this net does not use.
+            torch.default_generator.manual_seed(seed)
+            for accelerator in accelerators:
+                with torch.get_device_module(accelerator).device(accelerator):
+                    torch.get_device_module(accelerator).manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
+def _fork_type(device: torch.device) -> str:
+    return "cuda" if device.type == "cpu" else device.type

@@ -1,0 +1,134 @@
+"""RegularizedNetRegressor."""
+
+import numpy as np
+from sklearn.utils.validation import check_array
+from skorch import NeuralNetRegressor
+from torch import nn
+
+from skreg.estimators import _docs
+from skreg.estimators._base import RegularizedNet
+from skreg.estimators._parameters import RULES, Rule
+
+
+class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
+    __doc__ = rf"""Regressor that minimises the squared error with L1 and L2 penalties.
+
+    .. math::
+        \frac{{1}}{{|B|}} \sum_{{i \in B}} (f_w(x_i) - y_i)^2
+        + \lambda_1 \sum |w| + \lambda_2 \sum w^2
+
+    over batches B, the error being averaged over outputs too. The penalty is part of
+    the training loss only; validation losses are plain.
+
+    Parameters
+    ----------
+    {_docs.MODULE}
+        It returns numbers of shape (n_samples, n_outputs).
+    criterion : loss class or instance, default=nn.MSELoss
+        Called with outputs and targets, both of shape (n_samples, n_outputs).
+    {_docs.SHARED.format(monitored="loss", encoded="standardised ones")}
+    scale_target : bool, default=True
+        Train on targets standardised to mean 0 and deviation 1, by the training data,
+        so that learning rate and penalties mean the same whatever unit y is in.
+        Predictions are in the unit of y; losses in the history are not.
+
+    Attributes
+    ----------
+    target_mean_, target_scale_ : ndarray of shape (n_outputs,)
+        What y is standardised by; 0 and 1 with ``scale_target=False``.
+    {_docs.ATTRIBUTES.format(history="; on validation data ``valid_loss``")}
+
+    See Also
+    --------
+    RegularizedNetClassifier : The same for classes.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from skreg import RegularizedNetRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> net = RegularizedNetRegressor(lambda2=1e-3, random_state=0)
+    >>> bool(cross_val_score(net, X, y).mean() > 0.4)
+    True
+    """
+
+    def __init__(
+        self, module=None, *, criterion=nn.MSELoss, scale_target=True, **params
+    ):
+        super().__init__(module, criterion=criterion, **params)
+        self.scale_target = scale_target
+
+    _rules = RULES | {
+        "scale_target": Rule(
+            lambda value: isinstance(value, bool | np.bool_),
+            "a bool",
+            "False trains on y as it is",
+        )
+    }
+    _target_checks = {"y_numeric": True, "multi_output": True}
+    _stratified = False
+    _score_callbacks = ()
+    _early_stopping_monitor = {"monitor": "valid_loss", "lower_is_better": True}
+
+    @property
+    def _n_outputs(self):
+        return len(self.target_mean_)
+
+    def _check_targets(self, y):
+        return check_array(
+            y, ensure_2d=False, dtype="numeric", ensure_min_samples=0, input_name="y"
+        )
+
+    def _learn_targets(self, y, classes=None):
+        self._y_ndim = y.ndim
+        y = y.reshape(len(y), -1).astype(np.float64)
+        self.target_mean_ = np.zeros(y.shape[1])
+        self.target_scale_ = np.ones(y.shape[1])
+        if self.scale_target:
+            self.target_mean_ = y.mean(axis=0)
+            deviation = y.std(axis=0)
+            self.target_scale_ = np.where(deviation > 0, deviation, 1.0)
+
+    def _encode_targets(self, y):
+        y = y.reshape(len(y), -1)
+        if y.shape[1] != self._n_outputs:
+            raise ValueError(
+                f"y has {y.shape[1]} outputs per sample, but the net was fitted on "
+                f"{self._n_outputs}."
+            )
+        standardized = (y - self.target_mean_) / self.target_scale_
+        return standardized.astype(self._dtype_name)
+
+    def _check_outputs(self, outputs, y_true):
+        if outputs.shape != y_true.shape:
+            raise ValueError(
+                f"The module returned outputs of shape {tuple(outputs.shape)}, but the "
+                f"targets are of shape {tuple(y_true.shape)}. Let the module return "
+                "one column per target, e.g. with module__out_features."
+            )
+
+    @property
+    def predict_proba(self):
+        """A regressor has none; skorch gives it one."""
+        raise AttributeError(
+            f"{type(self).__name__} has no predict_proba; use predict."
+        )
+
+    def predict(self, X):
+        """Return the predicted target of each sample, in the unit of y.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...) or Dataset
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            As y was in ``fit``.
+        """
+        outputs = self._outputs(X)
+        if not hasattr(self, "_session"):  # callbacks compare with encoded targets
+            y = outputs * self.target_scale_ + self.target_mean_
+            outputs = y.astype(outputs.dtype)
+        return outputs.ravel() if self._y_ndim == 1 else outputs

@@ -1,0 +1,218 @@
+"""Network architectures: a general MLP and the five nets of the course.
+
+All are fully connected: ``fc1 -> activation -> fc2 -> ... -> fcN``. Inputs of any
+shape ``(n, ...)`` are flattened; outputs are logits (or values), shape
+``(n, out_features)``, with no final softmax: the criterion and ``predict_proba``
+apply it. Linear layers are created first to last and nothing else draws random
+numbers, so a seed gives the weights of the same ``nn.Linear`` layers made by hand.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from numbers import Real
+
+from torch import Tensor, nn
+
+__all__ = [
+    "MLP",
+    "AnimalNet",
+    "AnimalNetDropout",
+    "BigAnimalNet",
+    "ToyNet",
+    "ToyNetDropout",
+]
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "leaky_relu": nn.LeakyReLU,
+    "logistic": nn.Sigmoid,
+    "relu": nn.ReLU,
+    "selu": nn.SELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+
+
+class _FullyConnected(nn.Module):
+    """Linear layers ``fc1 ... fcN`` with the same activation in between."""
+
+    def __init__(self, sizes: Sequence[int], activation: nn.Module):
+        super().__init__()
+        self.depth = len(sizes) - 1
+        for i, (n_in, n_out) in enumerate(pairwise(sizes), start=1):
+            self.add_module(f"fc{i}", nn.Linear(n_in, n_out))
+        self.activation = activation
+
+    def hidden(self, x: Tensor, i: int) -> Tensor:
+        """Return what hidden layer `i` (counted from 1) makes of its inputs."""
+        return self.activation(self.get_submodule(f"fc{i}")(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(start_dim=1)
+        for i in range(1, self.depth):
+            x = self.hidden(x, i)
+        return self.get_submodule(f"fc{self.depth}")(x)
+
+
+class _DropoutBeforeActivation(_FullyConnected):
+    """Dropout acts on the pre-activations, as in the course."""
+
+    def __init__(self, sizes, activation, dropout: Sequence[float]):
+        super().__init__(sizes, activation)
+        for i, p in enumerate(dropout, start=1):
+            self.add_module(f"dropout{i}", nn.Dropout(p))
+
+    def hidden(self, x, i):
+        x = self.get_submodule(f"fc{i}")(x)
+        return self.activation(self.get_submodule(f"dropout{i}")(x))
+
+
+class MLP(_FullyConnected):
+    """Multi-layer perceptron with dropout after each hidden activation.
+
+    Parameters
+    ----------
+    in_features : int
+        Numbers per sample; an image of shape (C, H, W) has ``C * H * W``.
+    out_features : int
+        Number of classes, or of regression targets.
+    hidden_layer_sizes : int or sequence of int, default=(100,)
+        Width of each hidden layer; empty for a linear model.
+    activation : str or callable returning an nn.Module, default="relu"
+        One of "elu", "gelu", "leaky_relu", "logistic", "relu", "selu", "silu",
+        "tanh", or e.g. ``nn.Hardswish``.
+    dropout : float, default=0.0
+        Probability of dropping a hidden unit, in [0, 1].
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skreg.modules import MLP
+    >>> MLP(64, 10, hidden_layer_sizes=(32, 16))(torch.zeros(5, 1, 8, 8)).shape
+    torch.Size([5, 10])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        hidden_layer_sizes: int | Sequence[int] = (100,),
+        activation: str | Callable[[], nn.Module] = "relu",
+        dropout: float = 0.0,
+    ):
+        hidden = _check_sizes(hidden_layer_sizes)
+        super().__init__(
+            [in_features, *hidden, out_features], _make_activation(activation)
+        )
+        # One layer serves all hidden layers: it holds no weights, and each call
+        # draws a mask of its own. It is there at p=0 too, so that p can be raised.
+        self.dropout = nn.Dropout(_check_probability(dropout))
+
+    def hidden(self, x, i):
+        return self.dropout(super().hidden(x, i))
+
+
+class AnimalNet(_FullyConnected):
+    """The course's net for 32x32 RGB animal faces: 3072-128-32-3, ReLU.
+
+    Parameters
+    ----------
+    in_features : int, default=3072
+    out_features : int, default=3
+    """
+
+    def __init__(self, in_features: int = 3 * 32 * 32, out_features: int = 3):
+        super().__init__([in_features, 128, 32, out_features], nn.ReLU())
+
+
+class BigAnimalNet(_FullyConnected):
+    """The course's net without dropout: 3072-124-64-3, leaky ReLU.
+
+    Parameters
+    ----------
+    in_features : int, default=3072
+    out_features : int, default=3
+    """
+
+    def __init__(self, in_features: int = 3 * 32 * 32, out_features: int = 3):
+        super().__init__([in_features, 124, 64, out_features], nn.LeakyReLU())
+
+
+class AnimalNetDropout(_DropoutBeforeActivation):
+    """The course's net with dropout: 3072-248-210-3, leaky ReLU.
+
+    Dropout of 0.5 and 0.3 acts on the first and second hidden layer, before the
+    activation.
+
+    Parameters
+    ----------
+    in_features : int, default=3072
+    out_features : int, default=3
+    """
+
+    def __init__(self, in_features: int = 3 * 32 * 32, out_features: int = 3):
+        sizes = [in_features, 248, 210, out_features]
+        super().__init__(sizes, nn.LeakyReLU(), dropout=(0.5, 0.3))
+
+
+class ToyNet(_FullyConnected):
+    """The course's net for the noisy line: 1-300-500-1, leaky ReLU.
+
+    Parameters
+    ----------
+    in_features : int, default=1
+    out_features : int, default=1
+    """
+
+    def __init__(self, in_features: int = 1, out_features: int = 1):
+        super().__init__([in_features, 300, 500, out_features], nn.LeakyReLU())
+
+
+class ToyNetDropout(_DropoutBeforeActivation):
+    """`ToyNet` with dropout of 0.4 and 0.2 before the activations.
+
+    Parameters
+    ----------
+    in_features : int, default=1
+    out_features : int, default=1
+    """
+
+    def __init__(self, in_features: int = 1, out_features: int = 1):
+        sizes = [in_features, 300, 500, out_features]
+        super().__init__(sizes, nn.LeakyReLU(), dropout=(0.4, 0.2))
+
+
+def _check_sizes(hidden_layer_sizes) -> tuple[int, ...]:
+    sizes = hidden_layer_sizes
+    sizes = tuple(sizes) if hasattr(sizes, "__iter__") else (sizes,)
+    try:
+        valid = all(int(size) == size and size > 0 for size in sizes)
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise ValueError(
+            f"hidden_layer_sizes={hidden_layer_sizes!r} must be a positive integer or "
+            "a sequence of them, one per hidden layer, e.g. (100,) or (64, 64)."
+        )
+    return tuple(int(size) for size in sizes)
+
+
+def _check_probability(dropout) -> float:
+    if not (isinstance(dropout, Real) and 0 <= dropout <= 1):
+        raise ValueError(
+            f"dropout={dropout!r} must be a probability, a number in [0, 1]; "
+            "use 0 to drop nothing."
+        )
+    return float(dropout)
+
+
+def _make_activation(activation) -> nn.Module:
+    if callable(activation):
+        return activation()
+    if isinstance(activation, str) and activation in ACTIVATIONS:
+        return ACTIVATIONS[activation]()
+    raise ValueError(
+        f"activation={activation!r} is unknown; use one of {sorted(ACTIVATIONS)} or a "
+        "callable that makes a module, such as torch.nn.Hardswish."
+    )
