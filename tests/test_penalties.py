@@ -1,0 +1,179 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from torch import nn
+
+from skreg.modules import MLP
+from skreg.penalties import (
+    elastic_net,
+    frobenius_norm,
+    l1_penalty,
+    l2_penalty,
+    parameter_norms,
+    penalized_parameters,
+)
+
+coefficients = st.floats(0, 10) | st.just(0.0)
+arrays = npst.arrays(
+    np.float64,
+    npst.array_shapes(max_dims=3, max_side=4, min_side=0),
+    elements=st.floats(-100, 100) | st.just(0.0),
+)
+
+
+def plain_elastic_net(params, lambda1, lambda2):
+    """The definition, in operations that autograd differentiates itself."""
+    l1 = sum(w.abs().sum() for w in params)
+    return lambda1 * l1 + lambda2 * sum((w**2).sum() for w in params)
+
+
+@pytest.fixture
+def linear():
+    torch.manual_seed(2021)
+    return nn.Linear(20, 20)
+
+
+def test_reference_values_of_the_course(linear):
+    assert l1_penalty(linear.parameters()).item() == 48.445133209228516
+    assert l2_penalty(linear.parameters()).item() == 7.328375816345215
+
+
+def test_frobenius_norm_is_the_norm_of_all_entries(linear):
+    entries = torch.cat([w.flatten() for w in linear.parameters()]).double()
+    assert frobenius_norm(linear) == pytest.approx(entries.norm().item(), rel=1e-6)
+    assert frobenius_norm(linear) == pytest.approx(
+        math.hypot(*parameter_norms(linear.parameters())), rel=1e-12
+    )
+    assert frobenius_norm(nn.ReLU()) == 0
+
+
+@given(st.lists(arrays, min_size=1, max_size=3), coefficients, coefficients)
+def test_value_and_gradient_equal_autograd_of_the_definition(ws, lambda1, lambda2):
+    ours = [torch.tensor(w, requires_grad=True) for w in ws]
+    plain = [torch.tensor(w, requires_grad=True) for w in ws]
+    value = elastic_net(ours, lambda1, lambda2)
+    expected = plain_elastic_net(plain, lambda1, lambda2)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+    # A factor: the gradient that arrives from above need not be one.
+    (3 * value).backward()
+    (3 * expected).backward()
+    for a, b in zip(ours, plain, strict=True):
+        gradient = torch.zeros_like(a) if a.grad is None else a.grad
+        torch.testing.assert_close(gradient, b.grad, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("lambda1", "lambda2"), [(0.3, 0.0), (0.0, 0.7), (0.3, 0.7)])
+def test_gradient_is_the_numerical_derivative(lambda1, lambda2):
+    torch.manual_seed(0)
+    params = [torch.randn(s, dtype=torch.float64) for s in [(4, 3), (5,), (2, 2, 2)]]
+    for w in params:
+        w.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda *ws: elastic_net(ws, lambda1, lambda2), params
+    )
+
+
+def test_subgradient_at_zero_is_zero():
+    w = torch.zeros(3, requires_grad=True)
+    elastic_net([w], lambda1=1.0, lambda2=1.0).backward()
+    assert torch.equal(w.grad, torch.zeros(3))
+
+
+def test_backward_twice_gives_the_gradient_twice():
+    w = torch.tensor([1.0, -2.0], requires_grad=True)
+    value = elastic_net([w], lambda1=0.5, lambda2=0.25)
+    (first,) = torch.autograd.grad(value, w, retain_graph=True)
+    (second,) = torch.autograd.grad(value, w)
+    assert torch.equal(first, second)
+    assert torch.equal(first, torch.tensor([1.0, -1.5]))
+
+
+def test_gradient_leaves_no_alias_of_the_saved_one():
+    """Optimizers write into .grad; the graph must not feel it."""
+    w = torch.tensor([1.0, -2.0], requires_grad=True)
+    value = elastic_net([w], lambda1=0.5)
+    value.backward(retain_graph=True)
+    w.grad.zero_()
+    value.backward()
+    assert torch.equal(w.grad, torch.tensor([0.5, -0.5]))
+
+
+def test_coefficients_may_be_tensors_and_nets_may_be_stacked():
+    torch.manual_seed(0)
+    w, lambda1 = torch.randn(3, 4, 2), torch.tensor([0.0, 0.1, 1.0])
+
+    def gradient(w, lambda1):
+        return torch.func.grad(lambda v: elastic_net([v], lambda1, 0.5))(w)
+
+    stacked = torch.func.vmap(gradient)(w, lambda1)
+    for i in range(3):
+        one = w[i].clone().requires_grad_()
+        elastic_net([one], float(lambda1[i]), 0.5).backward()
+        torch.testing.assert_close(stacked[i], one.grad)
+
+
+def test_no_parameters_is_an_error():
+    with pytest.raises(ValueError, match="holds no tensor"):
+        elastic_net([], 1.0, 1.0)
+
+
+class WithNormalization(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.norm = nn.BatchNorm2d(2)
+        self.layer_norm = nn.LayerNorm(4)
+        self.rnn = nn.GRU(4, 2)
+
+
+def test_penalize_all_and_weights():
+    module = WithNormalization()
+    assert list(penalized_parameters(module, "all")) == [
+        name for name, _ in module.named_parameters()
+    ]
+    assert list(penalized_parameters(module, "weights")) == [
+        "conv.weight",
+        "rnn.weight_ih_l0",
+        "rnn.weight_hh_l0",
+    ]
+
+
+def test_penalize_patterns_and_frozen_parameters():
+    module = MLP(4, 3, hidden_layer_sizes=(5, 5))
+    assert list(penalized_parameters(module, ["fc1.*", "*2.weight"])) == [
+        "fc1.weight",
+        "fc1.bias",
+        "fc2.weight",
+    ]
+    module.fc1.weight.requires_grad_(False)
+    assert list(penalized_parameters(module, ["fc1.*"])) == ["fc1.bias"]
+
+
+def test_names_are_those_of_the_original_module_when_it_is_compiled():
+    module = MLP(4, 3)
+    compiled = nn.Module()
+    compiled._orig_mod = module
+    assert list(penalized_parameters(compiled, "weights")) == [
+        "fc1.weight",
+        "fc2.weight",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("penalize", "message"),
+    [
+        ("fc1.*", r"penalize='fc1\.\*' must be .* write penalize=\['fc1\.\*'\]"),
+        (["fc9.*"], r"\['fc9\.\*'\] matches no parameter; .*'fc1\.weight'"),
+        ([], "an empty list matches no parameter"),
+        (3, "penalize=3 must be 'all', 'weights' or a list"),
+        ([3], r"penalize=\[3\] must be 'all', 'weights' or a list"),
+    ],
+)
+def test_unknown_penalize_says_what_there_is(penalize, message):
+    with pytest.raises(ValueError, match=message):
+        penalized_parameters(MLP(4, 3), penalize)
