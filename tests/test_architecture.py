@@ -1,0 +1,106 @@
+"""The layers: an import inside the package may point only upward in this list."""
+
+import ast
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+LAYERS = [
+    "datasets",
+    "transforms",
+    "modules",
+    "penalties",
+    "objective",
+    "callbacks",
+    "estimators",
+    "batching",
+    "selection",
+    "robustness",
+    "displays",
+    "studies",
+    "__main__",
+]
+# Files that stand on data and numbers alone.
+INDEPENDENT = {"datasets", "modules", "penalties", "displays"}
+PACKAGE = Path(find_spec("skreg").origin).parent
+
+
+def layer_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_layers(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            names = [
+                node.module or "",
+                *(f"{node.module}.{a.name}" for a in node.names),
+            ]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            root, _, rest = name.partition(".")
+            if root == "skreg" and rest and rest.split(".")[0] in LAYERS:
+                yield rest.split(".")[0]
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_upward(path):
+    layer = layer_of(path)
+    if layer == "__init__":
+        return
+    rank = LAYERS.index(layer)
+    for imported in imported_layers(path):
+        assert imported == layer or LAYERS.index(imported) < rank, imported
+        assert imported == layer or layer not in INDEPENDENT, imported
+
+
+def test_the_test_of_imports_sees_them():
+    seen = {layer for path in FILES for layer in imported_layers(path)}
+    assert {"penalties", "objective", "callbacks", "displays", "datasets"} <= seen
+
+
+def test_every_module_has_its_tests():
+    layers = {layer_of(path) for path in FILES} - {"__init__", "__main__"}
+    tests = {path.stem for path in Path(__file__).parent.glob("test_*.py")}
+    assert {f"test_{layer}" for layer in layers} | {"test_main"} <= tests
+
+
+@pytest.mark.parametrize("absent", ["assert ", "print("])
+def test_what_the_package_does_without(absent):
+    for path in FILES:
+        if layer_of(path) == "__main__" and absent == "print(":
+            continue
+        code = ast.unparse(ast.parse(path.read_text()))
+        found = [line for line in code.splitlines() if line.strip().startswith(absent)]
+        assert not found, path
+
+
+def loaded_after(code):
+    script = f"import sys\n{code}\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_does_not_wait_for_torch():
+    loaded = loaded_after(
+        "from skreg.__main__ import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass"
+    )
+    assert not {"torch", "sklearn", "matplotlib", "numpy"} & loaded
+
+
+def test_estimators_do_not_load_matplotlib():
+    loaded = loaded_after("from skreg import RegularizedNetClassifier")
+    assert "skorch" in loaded
+    assert "matplotlib" not in loaded

@@ -1,0 +1,85 @@
+import subprocess
+import sys
+import zipfile
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skreg.__main__ import main
+
+QUICK = ["--seeds", "1", "--epochs", "2", "--train-sizes", "10", "--device", "cpu"]
+
+
+def test_main_job_prints_a_table_and_writes_a_report(tmp_path, capsys):
+    assert main([*QUICK, "--output", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr()
+    assert "best validation accuracy (%)" in printed.out
+    for name in ("none", "L1", "L2", "L1 + L2"):
+        assert f"| {name} " in printed.out
+    assert str(tmp_path / "out" / "report.html") in printed.out
+    assert "4/4" in printed.err  # progress
+    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+
+
+def test_images_of_the_user(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(tmp_path / "mine.zip", "w") as archive:
+        for split, n in (("train", 20), ("val", 60)):
+            for label in ("ape", "bee"):
+                for i in range(n):
+                    buffer = BytesIO()
+                    pixels = rng.integers(0, 255, (9, 7, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(buffer, "PNG")
+                    archive.writestr(f"{split}/{label}/{i}.png", buffer.getvalue())
+    options = ["--data", str(tmp_path / "mine.zip"), "--output", str(tmp_path / "out")]
+    assert main([*QUICK, *options]) == 0
+    assert "ape, bee" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "nowhere.zip"], "--data nowhere.zip: there is no such file"),
+        (["--train-sizes", "5000"], "images are wanted but the data set offers 1797"),
+        (["--device", "gpu"], "device='gpu' cannot be used on this machine"),
+        (["--output", "FILE"], "is a file; name a folder"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_status_2(options, message, tmp_path, capsys):
+    (tmp_path / "FILE").write_text("kept")
+    options = [str(tmp_path / "FILE") if o == "FILE" else o for o in options]
+    out = [] if "--output" in options else ["--output", str(tmp_path / "out")]
+    assert main([*QUICK, *out, *options]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("skreg: error: ")
+    assert message in error
+    assert (tmp_path / "FILE").read_text() == "kept"
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--epochs", "--train-sizes"])
+@pytest.mark.parametrize("value", ["0", "-3", "many", "1.5"])
+def test_numbers_must_be_positive(option, value, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([option, value])
+    assert stop.value.code == 2
+    assert option in capsys.readouterr().err
+
+
+def test_interruption_says_so_and_writes_no_report(tmp_path, capsys, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("skreg.studies.l1_l2.run", interrupted)
+    assert main(["--output", str(tmp_path)]) == 130
+    assert "interrupted; no report was written" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_python_m_skreg():
+    done = subprocess.run(
+        [sys.executable, "-m", "skreg", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "--data digits|animal-faces|PATH" in done.stdout
