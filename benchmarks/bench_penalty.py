@@ -1,0 +1,98 @@
+"""What the L1 and L2 penalties add to a training step, and to an epoch of a fit.
+
+Interleaved runs in one process; medians; AnimalNet, full batch of 100 images, SGD with
+momentum. Usage: python benchmarks/bench_penalty.py [--repeats N] [--samples N]
+"""
+
+import argparse
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from skreg import RegularizedNetClassifier
+from skreg.modules import AnimalNet
+from skreg.penalties import elastic_net
+
+LAMBDA = 1e-3
+
+
+def no_penalty(params):
+    return 0.0
+
+
+def python_sums(params):
+    l1 = sum(w.abs().sum() for w in params)
+    return LAMBDA * l1 + LAMBDA * sum((w**2).sum() for w in params)
+
+
+def fused(params):
+    return elastic_net(params, LAMBDA, LAMBDA)
+
+
+def time_step(penalty, X, y, n_steps):
+    torch.manual_seed(0)
+    net = AnimalNet()
+    params = list(net.parameters())
+    optimizer = torch.optim.SGD(params, lr=5e-3, momentum=0.99)
+    X, y = torch.from_numpy(X), torch.from_numpy(y)
+    start = perf_counter()
+    for _ in range(n_steps):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(net(X), y) + penalty(params)
+        loss.backward()
+        optimizer.step()
+    return (perf_counter() - start) / n_steps
+
+
+def time_fit(coefficient, X, y, n_epochs):
+    net = RegularizedNetClassifier(
+        AnimalNet,
+        lambda1=coefficient,
+        lambda2=coefficient,
+        optimizer=torch.optim.SGD,
+        lr=5e-3,
+        optimizer__momentum=0.99,
+        batch_size=-1,
+        max_epochs=n_epochs,
+        random_state=0,
+        device="cpu",
+    )
+    start = perf_counter()
+    net.fit(X, y)
+    return (perf_counter() - start) / n_epochs
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--samples", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=60)
+    options = parser.parse_args()
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(options.samples, 3, 32, 32)).astype(np.float32)
+    y = rng.integers(0, 3, options.samples)
+    contenders = {
+        "step, no penalty": lambda: time_step(no_penalty, X, y, options.epochs),
+        "step, Python sums": lambda: time_step(python_sums, X, y, options.epochs),
+        "step, elastic_net": lambda: time_step(fused, X, y, options.epochs),
+        "fit, no penalty": lambda: time_fit(0.0, X, y, options.epochs),
+        "fit, L1 + L2": lambda: time_fit(LAMBDA, X, y, options.epochs),
+    }
+    times = {name: [] for name in contenders}
+    for _ in range(options.repeats):
+        for name, run in contenders.items():
+            times[name].append(1e3 * run())
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print("| | ms (median) | ratio |\n|---|---|---|")
+    for name, values in times.items():
+        base = times[f"{name.split(',')[0]}, no penalty"]
+        print(
+            f"| {name} | {median(values):.2f} | {median(values) / median(base):.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
