@@ -118,29 +118,41 @@ class _ElasticNet(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, lambda1: float, lambda2: float, *params: Tensor) -> Tensor:
         value = params[0].new_zeros(())
-        gradient = None
+        signs = None
         if lambda1:
-            gradient = torch._foreach_sign(params)
-            value += lambda1 * _sum_of_products(gradient, params)
-            torch._foreach_mul_(gradient, lambda1)
+            signs = torch._foreach_sign(params)
+            value += lambda1 * _sum_of_products(signs, params)
         if lambda2:
             value += lambda2 * _sum_of_products(params, params)
-            if gradient is None:
-                gradient = torch._foreach_mul(params, 2 * lambda2)
-            else:
-                torch._foreach_add_(gradient, params, alpha=2 * lambda2)
-        ctx.gradient = gradient
+        if any(ctx.needs_input_grad):
+            ctx.lambdas = lambda1, lambda2
+            ctx.save_for_backward(*params)
+            ctx.gradient = _gradient(params, lambda1, lambda2, signs)
         return value
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: Tensor):
-        if ctx.gradient is None:
-            return None, None, *(None for _ in ctx.needs_input_grad[2:])
+        # Handed over rather than kept: autograd adds the gradient of the data loss to
+        # a tensor in place if nobody else holds it. A second backward makes it anew.
+        gradient, ctx.gradient = ctx.gradient, None
+        if gradient is None:
+            gradient = _gradient(ctx.saved_tensors, *ctx.lambdas)
         # Asking a CUDA tensor for its value would make the host wait for the device.
-        if grad_output.device.type == "cpu" and grad_output == 1:
-            return None, None, *ctx.gradient
-        return None, None, *torch._foreach_mul(ctx.gradient, grad_output)
+        if grad_output.device.type != "cpu" or grad_output != 1:
+            torch._foreach_mul_(gradient, grad_output)
+        return None, None, *gradient
+
+
+def _gradient(params, lambda1, lambda2, signs=None) -> list[Tensor]:
+    """Return ``lambda1 * sign(w) + 2 * lambda2 * w``; overwrites `signs`."""
+    if not lambda1:
+        return list(torch._foreach_mul(params, 2 * lambda2))
+    gradient = list(torch._foreach_sign(params) if signs is None else signs)
+    torch._foreach_mul_(gradient, lambda1)
+    if lambda2:
+        torch._foreach_add_(gradient, params, alpha=2 * lambda2)
+    return gradient
 
 
 def _sum_of_products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
