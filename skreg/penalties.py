@@ -199,7 +199,7 @@ def frobenius_norm(module: nn.Module) -> float:
     >>> layer = torch.nn.Linear(2, 1)
     >>> _ = torch.nn.init.constant_(layer.weight, 2.0)
     >>> _ = torch.nn.init.constant_(layer.bias, 1.0)
-    >>> frobenius_norm(layer)
+    >>> round(frobenius_norm(layer), 4)
     3.0
     """
     return total_norm(parameter_norms(module.parameters()))
