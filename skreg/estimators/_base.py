@@ -133,15 +133,18 @@ class RegularizedNet(DataInput):
 
     # -- parameters -----------------------------------------------------------------
 
+    @classmethod
+    def _explicit_params(cls) -> list[str]:
+        parameters = inspect.signature(cls).parameters.values()
+        return [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+
     def _get_param_names(self):
-        explicit = inspect.signature(type(self)).parameters.values()
-        names = [p.name for p in explicit if p.kind is not p.VAR_KEYWORD]
-        return names + sorted(self._params_to_validate)
+        return self._explicit_params() + sorted(self._params_to_validate)
 
     @property
     def _params_to_validate(self) -> set[str]:
         """Names of what came in as ``**kwargs``: ``module__*``, and typing errors."""
-        explicit = set(inspect.signature(type(self)).parameters)
+        explicit = set(self._explicit_params())
         return {
             name
             for name in vars(self)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from skorch.dataset import Dataset
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
@@ -118,7 +119,8 @@ class TargetTransform(torch.utils.data.Dataset):
 
 def is_array_like(X) -> bool:
     """Tell arrays, frames, lists and tensors from Datasets and dicts of inputs."""
-    return not isinstance(X, torch.utils.data.Dataset | Mapping)
+    # One kind of sparse matrix is a dict too; it is refused with the other kinds.
+    return issparse(X) or not isinstance(X, torch.utils.data.Dataset | Mapping)
 
 
 def is_in_memory(dataset) -> bool:

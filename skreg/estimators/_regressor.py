@@ -71,6 +71,11 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
     _score_callbacks = ()
     _early_stopping_monitor = {"monitor": "valid_loss", "lower_is_better": True}
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
     @property
     def _n_outputs(self):
         return len(self.target_mean_)
