@@ -2,6 +2,8 @@ import os
 
 # Figures are drawn, never shown; set before anything imports matplotlib.
 os.environ["MPLBACKEND"] = "Agg"
+# The array-API checks of scikit-learn are skipped without; read when SciPy is imported.
+os.environ["SCIPY_ARRAY_API"] = "1"
 
 import pytest
 import torch

@@ -2,54 +2,42 @@
 
 import inspect
 from collections.abc import Mapping
-from contextlib import contextmanager
-from copy import deepcopy
+from copy import copy
 from dataclasses import dataclass, field
-from math import prod
-from types import MappingProxyType
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
-from skorch.callbacks import EpochTimer, PassthroughScoring, PrintLog
-from torch.nn.parameter import is_lazy
 
-from skreg.callbacks import DivergenceGuard, EarlyStopping, NormTracker, StopTraining
-from skreg.estimators._data import ArrayDataset
+from skreg.callbacks import StopTraining
+from skreg.estimators._components import Components
+from skreg.estimators._data import ArrayDataset, Batch
 from skreg.estimators._inputs import DataInput
-from skreg.estimators._parameters import RULES, check_parameters, resolve_device
-from skreg.estimators._randomness import draw_seed, epoch_seed, seeded
-from skreg.modules import MLP
+from skreg.estimators._parameters import RULES, check_parameters
+from skreg.estimators._randomness import epoch_seed, seeded
+from skreg.estimators._tasks import CallbackSupportMixin, FitTasks, with_callbacks
 from skreg.objective import penalized_objective
 from skreg.penalties import penalized_parameters
+from skreg.transforms import as_augmentation
 
 
 @dataclass
 class _Session:
     """What exists only while a fit runs."""
 
+    sample_weight: np.ndarray | None
     validation: torch.utils.data.Dataset | None
+    tasks: FitTasks | None
     penalized: list = field(default_factory=list)
-    penalty: torch.Tensor | float = 0.0  # of the batch at hand
+    augment: object = None
+    # Of the batch at hand:
+    weight: torch.Tensor | None = None
+    penalty: torch.Tensor | float = 0.0
 
 
-class RegularizedNet(DataInput):
+class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     """Mixin in front of a skorch net. See the classifier for the parameters."""
-
-    # skorch fills these in when it first sees a module, and wants them on the
-    # instance; scikit-learn wants an instance that holds its parameters and no more.
-    initialized_ = False
-    history_ = None
-    virtual_params_ = MappingProxyType({})
-    prefixes_ = [
-        *("iterator_train", "iterator_valid", "callbacks", "dataset", "compile"),
-        *("module", "criterion", "optimizer"),
-    ]
-    cuda_dependent_attributes_ = ["module_", "criterion_", "optimizer_"]
-    _modules = ["module"]
-    _criteria = ["criterion"]
-    _optimizers = ["optimizer"]
 
     _rules = RULES
 
@@ -63,6 +51,7 @@ class RegularizedNet(DataInput):
         lambda2=0.0,
         penalize="all",
         dropout=None,
+        augment=None,
         optimizer=torch.optim.Adam,
         lr=0.001,
         max_epochs=100,
@@ -94,6 +83,7 @@ class RegularizedNet(DataInput):
         self.lambda2 = lambda2
         self.penalize = penalize
         self.dropout = dropout
+        self.augment = augment
         self.optimizer = optimizer
         self.lr = lr
         self.max_epochs = max_epochs
@@ -151,11 +141,62 @@ class RegularizedNet(DataInput):
             if name not in explicit and not name.startswith("_") and name[-1] != "_"
         }
 
+    def get_params(self, deep=True):
+        """Return the parameters; with `deep`, also those of the callbacks.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+
+        Returns
+        -------
+        dict
+        """
+        params = super().get_params(deep=deep)
+        # skorch puts its default callbacks over what the user has set in their place.
+        return params | {name: getattr(self, name) for name in self._params_to_validate}
+
+    def set_params(self, **params):
+        """Set parameters, which take effect with the next ``fit``.
+
+        A fitted net goes on to predict as it was fitted. For ``partial_fit`` and warm
+        starts: ``lr`` and ``optimizer__*`` act on the optimizer at hand; what else
+        concerns criterion, optimizer or callbacks renews these and keeps the weights;
+        what concerns the module starts anew.
+
+        Parameters
+        ----------
+        **params : dict
+
+        Returns
+        -------
+        self
+        """
+        unknown = {name for name in params if "__" not in name}
+        unknown -= set(self._get_param_names())
+        if unknown:
+            raise ValueError(
+                f"Invalid parameter {sorted(unknown)[0]!r} for estimator {self!r}. "
+                f"Valid parameters are: {self._get_param_names()!r}, and those with a "
+                "prefix, such as module__*."
+            )
+        for name, value in params.items():
+            setattr(self, name, value)
+        live = {name: v for name, v in params.items() if self._is_virtual_param(name)}
+        self._apply_virtual_params(live)
+        if self.initialized_:
+            changed = {name.split("__")[0] for name in params.keys() - live.keys()}
+            self._stale = getattr(self, "_stale", set()) | changed
+        return self
+
     __repr__ = BaseEstimator.__repr__
 
     # -- fitting --------------------------------------------------------------------
 
-    def fit(self, X, y=None, *, X_val=None, y_val=None, **fit_params):
+    @with_callbacks
+    def fit(
+        self, X, y=None, sample_weight=None, *, X_val=None, y_val=None, **fit_params
+    ):
         """Fit the net.
 
         Parameters
@@ -165,6 +206,9 @@ class RegularizedNet(DataInput):
             tensor, or a map-style torch Dataset of pairs (x, y) will do as well.
         y : array-like of shape (n_samples,), default=None
             Targets; None if `X` is a Dataset that holds them.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples in the training loss. Only their ratios count: they
+            are divided by their mean, and so do not change what the penalties weigh.
         X_val, y_val : as X and y, default=None
             Validation data. They are never trained on: the history tells how the net
             does on them, and early stopping looks at them.
@@ -175,16 +219,26 @@ class RegularizedNet(DataInput):
         -------
         self
         """
-        return self._fit(X, y, X_val, y_val, fit_params, resume=self.warm_start)
+        data = X, y, sample_weight, X_val, y_val
+        return self._fit(*data, fit_params, resume=self.warm_start)
 
+    @with_callbacks
     def partial_fit(
-        self, X, y=None, classes=None, *, X_val=None, y_val=None, **fit_params
+        self,
+        X,
+        y=None,
+        classes=None,
+        sample_weight=None,
+        *,
+        X_val=None,
+        y_val=None,
+        **fit_params,
     ):
         """Go on with training for ``max_epochs`` epochs; start if it is the first call.
 
         Parameters
         ----------
-        X, y, X_val, y_val, **fit_params
+        X, y, sample_weight, X_val, y_val, **fit_params
             As for ``fit``.
         classes : array-like of shape (n_classes,), default=None
             All class labels, if the first call's `y` does not show them all.
@@ -193,26 +247,41 @@ class RegularizedNet(DataInput):
         -------
         self
         """
-        return self._fit(X, y, X_val, y_val, fit_params, resume=True, classes=classes)
+        data = X, y, sample_weight, X_val, y_val
+        return self._fit(*data, fit_params, resume=True, classes=classes)
 
-    def _fit(self, X, y, X_val, y_val, fit_params, *, resume, classes=None):
+    def _fit(
+        self, X, y, sample_weight, X_val, y_val, fit_params, *, resume, classes=None
+    ):
         check_parameters(self, self._rules)
         self._validate_params()
+        stale = vars(self).pop("_stale", set())
         resume = resume and self.initialized_
-        X, y = self._prepare(X, y, reset=not resume, classes=classes)
+        resume = resume and not stale & {"module", "hidden_layer_sizes"}
+        original_y = y
+        X, y, weight = self._prepare(
+            X, y, sample_weight, reset=not resume, classes=classes
+        )
         validation = self._prepare_validation(X_val, y_val)
-        self._session = _Session(validation)
+        watched = getattr(self, "_skl_callbacks", None)
+        tasks = FitTasks(self, X, original_y) if watched else None
+        self._session = _Session(weight, validation, tasks)
         try:
-            if not resume:
+            if resume:
+                self._renew(stale)
+            else:
                 self.initialize()
             with self._plain_device():
                 self._run_training(X, y, fit_params)
         finally:
             del self._session
+        if tasks:
+            tasks.end(self)
         return self
 
     def _run_training(self, X, y, fit_params):
         self._session.penalized = self._penalized_parameters()
+        self._session.augment = self._make_augmentation()
         self.notify("on_train_begin", X=X, y=y)
         try:
             self.fit_loop(X, y, **fit_params)
@@ -224,9 +293,20 @@ class RegularizedNet(DataInput):
             raise
         self.notify("on_train_end", X=X, y=y)
 
+    def _make_augmentation(self):
+        augment, kwargs = self.augment, self.get_params_for("augment")
+        if isinstance(augment, type) or kwargs:
+            augment = self.initialized_instance(augment, kwargs)
+        augment = as_augmentation(augment)
+        if isinstance(augment, torch.nn.Module):
+            augment = augment.to(self.device_).train()
+        return augment
+
     def notify(self, method_name, **cb_kwargs):
         getattr(self, method_name)(self, **cb_kwargs)
-        stop = None
+        stop, tasks = None, self._session.tasks
+        if tasks and method_name == "on_epoch_begin":
+            tasks.begin_epoch(self)
         for _, callback in self.callbacks_:
             try:
                 getattr(callback, method_name)(self, **cb_kwargs)
@@ -234,6 +314,8 @@ class RegularizedNet(DataInput):
                 # KeyboardInterrupt is how skorch's callbacks end training. Ctrl-C
                 # outside of a callback is the user's, and ends more than this fit.
                 stop = request
+        if tasks and method_name == "on_epoch_end" and tasks.end_epoch(self):
+            stop = StopTraining()
         if stop is not None:  # when all callbacks have seen the last epoch
             raise StopTraining from stop
 
@@ -245,8 +327,14 @@ class RegularizedNet(DataInput):
             super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
 
     def train_step(self, batch, **fit_params):
+        session = self._session
+        session.weight = getattr(batch, "weight", None)
+        if session.augment is not None:
+            X, y = batch
+            X = _to_device(X, self.device_, self._torch_dtype)
+            batch = Batch(session.augment(X), y, session.weight)
         step = super().train_step(batch, **fit_params)
-        self.history.record_batch("train_penalty", float(self._session.penalty))
+        self.history.record_batch("train_penalty", float(session.penalty))
         return step
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
@@ -268,103 +356,32 @@ class RegularizedNet(DataInput):
         outputs = y_pred[0] if isinstance(y_pred, tuple) else y_pred
         y_true = torch.as_tensor(y_true, device=outputs.device)
         self._check_outputs(outputs, y_true)
-        loss = self.criterion_(outputs, y_true)
-        if not training:
-            return loss
         session = getattr(self, "_session", None)
+        if not training:
+            return self.criterion_(outputs, y_true)
+        loss = self._data_loss(outputs, y_true, session.weight if session else None)
         params = session.penalized if session else self._penalized_parameters()
         objective = penalized_objective(loss, params, self.lambda1, self.lambda2)
         if session:
             session.penalty = objective.penalty
         return objective.value
 
+    def _data_loss(self, outputs, y_true, weight):
+        if weight is None:
+            return self.criterion_(outputs, y_true)
+        if not hasattr(self.criterion_, "reduction"):
+            raise ValueError(
+                f"criterion={type(self.criterion_).__name__} has no `reduction`, so "
+                "that samples cannot be weighted; use a criterion of torch.nn, or no "
+                "sample_weight and class_weight."
+            )
+        per_sample = copy(self.criterion_)
+        per_sample.reduction = "none"
+        losses = per_sample(outputs, y_true).reshape(len(outputs), -1).mean(dim=1)
+        return (weight.to(losses) * losses).mean()
+
     def _penalized_parameters(self) -> list[torch.nn.Parameter]:
         return list(penalized_parameters(self.module_, self.penalize).values())
-
-    # -- components -----------------------------------------------------------------
-
-    def initialize(self):
-        """Make module, criterion, optimizer and callbacks; ``fit`` does it for you."""
-        check_parameters(self, self._rules)
-        self.device_ = resolve_device(self.device)
-        self._seed = draw_seed(self.random_state)
-        return super().initialize()
-
-    def _initialize_module(self, reason=None):
-        with self._plain_device():
-            return super()._initialize_module(reason)
-
-    def _initialize_criterion(self, reason=None):
-        with self._plain_device():
-            return super()._initialize_criterion(reason)
-
-    def initialize_module(self):
-        kwargs = self.get_params_for("module")
-        with seeded(self._seed, torch.device("cpu")):
-            if isinstance(self.module, torch.nn.Module) and not kwargs:
-                module = deepcopy(self.module)  # training must not change a parameter
-            else:
-                module = self._build_module(kwargs)
-        if self.dropout is not None:
-            _set_dropout(module, self.dropout)
-        module = module.to(self._torch_dtype)
-        if any(map(is_lazy, module.parameters())):
-            with seeded(self._seed, torch.device("cpu")), torch.no_grad():
-                module(torch.zeros(1, *self.input_shape_, dtype=self._torch_dtype))
-        self.module_ = module
-        penalized_parameters(module, self.penalize)  # an unknown pattern raises here
-        return self
-
-    def _build_module(self, kwargs):
-        module = self.module
-        if module is None:
-            module = MLP
-        elif isinstance(module, torch.nn.Module):
-            module = type(module)
-        accepted = inspect.signature(module).parameters
-        known = {"hidden_layer_sizes": self.hidden_layer_sizes}
-        if hasattr(self, "input_shape_"):
-            known["in_features"] = prod(self.input_shape_)
-            known["out_features"] = self._n_outputs
-        elif module is MLP and "in_features" not in kwargs:
-            raise ValueError(
-                "module=None builds an MLP that fits the data, and there are none yet: "
-                "call fit, or pass module__in_features and module__out_features."
-            )
-        filled = {name: value for name, value in known.items() if name in accepted}
-        return module(**{**filled, **kwargs})
-
-    def initialize_history(self):
-        self.history_ = None  # skorch would clear the list that an earlier fit gave out
-        return super().initialize_history()
-
-    @property
-    def _default_callbacks(self):
-        callbacks = [
-            ("epoch_timer", EpochTimer()),
-            ("train_loss", PassthroughScoring("train_loss", on_train=True)),
-            ("train_penalty", PassthroughScoring("train_penalty", on_train=True)),
-            ("valid_loss", PassthroughScoring("valid_loss")),
-            *self._score_callbacks,
-            ("norms", NormTracker()),
-            ("divergence_guard", DivergenceGuard()),
-            ("print_log", PrintLog(keys_ignored=["param_norms"])),
-        ]
-        if self.early_stopping:
-            stopping = EarlyStopping(self.patience, **self._early_stopping_monitor)
-            callbacks.append(("early_stopping", stopping))
-        return callbacks
-
-    @property
-    def best_epoch_(self) -> int:
-        """The epoch, counted from 1, whose weights early stopping restored."""
-        for _, callback in getattr(self, "callbacks_", []):
-            if isinstance(callback, EarlyStopping):
-                return callback.best_epoch_
-        raise AttributeError(
-            "best_epoch_ is there after fit with early_stopping=True, or with an "
-            "EarlyStopping callback."
-        )
 
     # -- prediction -----------------------------------------------------------------
 
@@ -386,33 +403,6 @@ class RegularizedNet(DataInput):
             )
         return outputs
 
-    # -- the device -----------------------------------------------------------------
-
-    @contextmanager
-    def _plain_device(self):
-        """Let skorch and callbacks read a device that torch knows, never "auto"."""
-        device = self.device
-        self.device = str(self.device_)
-        try:
-            yield
-        finally:
-            self.device = device
-
-    def __getstate__(self):
-        state = super().__getstate__()
-        state.pop("_session", None)
-        return state
-
-    def __setstate__(self, state):
-        device = state["device"]
-        if not isinstance(device, str) or device != "auto":
-            super().__setstate__(state)
-        else:
-            super().__setstate__({**state, "device": str(resolve_device("auto"))})
-            self.device = "auto"
-        if "device_" in state:
-            self.device_ = resolve_device(self.device)
-
 
 def _merged_signature(inherited, own) -> inspect.Signature:
     """Return the parameters of `inherited`, redefined and added to by `own`."""
@@ -423,21 +413,6 @@ def _merged_signature(inherited, own) -> inspect.Signature:
         kind = merged[name].kind if name in merged else parameter.KEYWORD_ONLY
         merged[name] = parameter.replace(kind=kind)
     return inspect.Signature(sorted(merged.values(), key=lambda p: p.kind))
-
-
-def _set_dropout(module: torch.nn.Module, p: float) -> None:
-    layers = [
-        layer
-        for layer in module.modules()
-        if isinstance(layer, torch.nn.modules.dropout._DropoutNd)
-    ]
-    if not layers:
-        raise ValueError(
-            f"dropout={p!r}, but {type(module).__name__} has no dropout layer to set; "
-            "add nn.Dropout layers to the module, or leave dropout=None."
-        )
-    for layer in layers:
-        layer.p = float(p)
 
 
 def _to_device(x, device: torch.device, dtype: torch.dtype):

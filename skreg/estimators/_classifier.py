@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 from skorch import NeuralNetClassifier
@@ -12,6 +13,7 @@ from torch import nn
 from skreg.callbacks import AccuracyTracker
 from skreg.estimators import _docs
 from skreg.estimators._base import RegularizedNet
+from skreg.estimators._parameters import RULES, Rule
 
 
 class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
@@ -32,6 +34,9 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         Called as in PyTorch, with what the module returns: ``nn.NLLLoss`` is for
         modules that end in ``log_softmax`` (skorch takes the log itself).
     {_docs.SHARED.format(monitored="accuracy", encoded="class indices from 0 on")}
+    class_weight : "balanced" or dict, default=None
+        Weights of the classes, by label; they multiply the weights of the samples.
+        "balanced" gives all classes the same total weight.
     classes : array-like of shape (n_classes,), default=None
         The class labels, if `y` may lack some; None takes those in `y`.
 
@@ -57,10 +62,25 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
     """
 
     def __init__(
-        self, module=None, *, criterion=nn.CrossEntropyLoss, classes=None, **params
+        self,
+        module=None,
+        *,
+        criterion=nn.CrossEntropyLoss,
+        class_weight=None,
+        classes=None,
+        **params,
     ):
         super().__init__(module, criterion=criterion, **params)
+        self.class_weight = class_weight
         self.classes = classes
+
+    _rules = RULES | {
+        "class_weight": Rule(
+            lambda w: w is None or isinstance(w, dict) or _is_balanced(w),
+            "None, 'balanced' or a dict of class label to weight",
+            "None weighs all samples alike",
+        )
+    }
 
     _target_checks = {"y_numeric": False}
     _stratified = True
@@ -87,7 +107,7 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         check_classification_targets(y)
         return y
 
-    def _learn_targets(self, y, classes=None):
+    def _learn_targets(self, y, classes=None, weight=None):
         if classes is None:
             classes = self.classes
         labels = np.unique(y if classes is None else classes)
@@ -108,6 +128,19 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
                 "show all of them."
             )
         return np.searchsorted(labels, y)
+
+    def _class_weighted(self, weight, encoded):
+        if self.class_weight is None:
+            return weight
+        weight = np.ones(len(encoded)) if weight is None else weight
+        labels = self.classes_inferred_
+        if isinstance(self.class_weight, dict):
+            y = labels[encoded]
+            factors = compute_class_weight(self.class_weight, classes=labels, y=y)
+        else:
+            totals = np.bincount(encoded, weight, minlength=len(labels))
+            factors = np.divide(1, totals, where=totals > 0, out=np.zeros(len(labels)))
+        return weight * factors[encoded]
 
     def _check_outputs(self, outputs, y_true):
         if outputs.ndim != 2 or outputs.shape[1] != self._n_outputs:
@@ -152,3 +185,7 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         """
         winners = self.predict_proba(X).argmax(axis=1)
         return self.classes_[winners]
+
+
+def _is_balanced(value) -> bool:
+    return isinstance(value, str) and value == "balanced"

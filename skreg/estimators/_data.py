@@ -13,6 +13,15 @@ from torch.utils.data import Subset, TensorDataset
 AUTO_BATCH_SIZE = 64
 
 
+class Batch(tuple):
+    """A pair (X, y), as skorch unpacks it, that knows the weights of its samples."""
+
+    def __new__(cls, X, y, weight=None):
+        batch = super().__new__(cls, (X, y))
+        batch.weight = weight
+        return batch
+
+
 class ArrayDataset(Dataset):
     """X and y in memory: arrays for skorch and its callbacks, tensors for training.
 
@@ -20,19 +29,25 @@ class ArrayDataset(Dataset):
     ----------
     X : ndarray of shape (n_samples, ...)
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs), or None
+
+    Attributes
+    ----------
+    weight : ndarray of shape (n_samples,) or None
+        Weights of the samples.
     """
 
     def __init__(self, X, y=None, length=None):
         super().__init__(X, y, length)
+        self.weight = None
         self._tensors = {}
 
-    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return X and y on `device`, moved there once; on a CPU they share memory."""
+    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return X, y, weight on `device`, moved once; on a CPU they share memory."""
         if device not in self._tensors:
             y = np.zeros(len(self), dtype=np.int64) if self.y is None else self.y
-            self._tensors[device] = (
-                _as_tensor(self.X).to(device),
-                _as_tensor(y).to(device),
+            self._tensors[device] = tuple(
+                None if array is None else _as_tensor(array).to(device)
+                for array in (self.X, y, self.weight)
             )
         return self._tensors[device]
 
@@ -81,17 +96,45 @@ class InMemoryBatches:
         n_full, rest = divmod(len(self.dataset), self.batch_size)
         return n_full + bool(rest and not self.drop_last)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        X, y = self.dataset.tensors(self.device)
-        if not self.shuffle or len(X) <= self.batch_size:
-            batches = zip(
-                X.split(self.batch_size), y.split(self.batch_size), strict=True
-            )
-        else:
+    def __iter__(self) -> Iterator[Batch]:
+        X, y, weight = self.dataset.tensors(self.device)
+        if self.shuffle and len(X) > self.batch_size:
             order = torch.randperm(len(X)).to(self.device)
-            batches = ((X[i], y[i]) for i in order.split(self.batch_size))
-        for _, batch in zip(range(len(self)), batches, strict=False):
-            yield batch
+            picks = order.split(self.batch_size)
+        else:
+            starts = range(0, len(X), self.batch_size)
+            picks = [slice(start, start + self.batch_size) for start in starts]
+        for pick in picks[: len(self)]:
+            yield Batch(X[pick], y[pick], None if weight is None else weight[pick])
+
+
+class WeightedDataset(torch.utils.data.Dataset):
+    """A map-style dataset whose samples are (x, (y, weight))."""
+
+    def __init__(self, dataset, weight: np.ndarray):
+        self.dataset = dataset
+        self.weight = weight
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i):
+        x, y = self.dataset[i]
+        return x, (y, self.weight[i])
+
+
+class WeightedBatches:
+    """Make batches with weights of what a loader collates from `WeightedDataset`."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for X, (y, weight) in self.loader:
+            yield Batch(X, y, weight)
 
 
 class TargetTransform(torch.utils.data.Dataset):
@@ -121,6 +164,23 @@ def is_array_like(X) -> bool:
     """Tell arrays, frames, lists and tensors from Datasets and dicts of inputs."""
     # One kind of sparse matrix is a dict too; it is refused with the other kinds.
     return issparse(X) or not isinstance(X, torch.utils.data.Dataset | Mapping)
+
+
+def with_weight(dataset, weight: np.ndarray | None):
+    """Give the samples of a dataset their weights."""
+    if weight is None:
+        return dataset
+    if not is_in_memory(dataset):
+        return WeightedDataset(dataset, weight)
+    dataset.weight = weight
+    return dataset
+
+
+def is_weighted(dataset) -> bool:
+    """Tell whether a dataset, or the one it is a subset of, is a `WeightedDataset`."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return isinstance(dataset, WeightedDataset)
 
 
 def is_in_memory(dataset) -> bool:
@@ -161,7 +221,10 @@ def materialized(dataset):
     """Turn a subset of an `ArrayDataset`, as a split makes it, into one of its own."""
     if isinstance(dataset, Subset):
         parent, indices = materialized(dataset.dataset), np.asarray(dataset.indices)
-        if isinstance(parent, ArrayDataset):
-            y = None if parent.y is None else parent.y[indices]
-            return ArrayDataset(parent.X[indices], y)
+        if is_in_memory(parent):
+            y, weight = (
+                None if array is None else array[indices]
+                for array in (parent.y, parent.weight)
+            )
+            return with_weight(ArrayDataset(parent.X[indices], y), weight)
     return dataset

@@ -22,6 +22,11 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
     dropout : float, default=None
         Sets the probability of every dropout layer of the module, in [0, 1]. None
         leaves them as they are.
+    augment : transform, nn.Module or callable, default=None
+        Changes the inputs of each training batch, on the device; never those that are
+        validated, scored or predicted. Transforms of torchvision are applied to each
+        sample on its own; a module or callable is called with the batch. See
+        :mod:`skreg.transforms`. A class is called with ``augment__*``.
     optimizer : Optimizer class, default=torch.optim.Adam
         Its options are ``optimizer__*``, e.g. ``optimizer__momentum=0.9`` for SGD.
     lr : float, default=0.001
@@ -47,9 +52,9 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
         Added to those that write the history, keep an eye on divergence and print.
         While ``fit`` runs, callbacks see encoded targets: {encoded}.
     random_state : int, RandomState instance or None, default=None
-        Decides initial weights, shuffling, dropout and the validation split; an
-        integer gives the weights of ``torch.manual_seed(random_state); module()``.
-        None takes fresh entropy. Global random states stay as they are either way.
+        Decides initial weights, shuffling, dropout, augmentation and the validation
+        split; an integer gives the weights of ``torch.manual_seed(random_state)`` and
+        ``module()``. None takes fresh entropy. Global random states are left alone.
     warm_start : bool, default=False
         Go on with the weights of the last ``fit``.
     device : str or torch.device, default="auto"

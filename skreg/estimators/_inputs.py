@@ -4,20 +4,29 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_consistent_length, validate_data
+from scipy.sparse import issparse
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    validate_data,
+)
 from skorch.dataset import ValidSplit
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from skreg.estimators._data import (
     AUTO_BATCH_SIZE,
     InMemoryBatches,
     TargetTransform,
+    WeightedBatches,
+    WeightedDataset,
     arrays_of,
     is_array_like,
     is_in_memory,
+    is_weighted,
     materialized,
     targets_of,
     to_numpy,
+    with_weight,
 )
 from skreg.estimators._randomness import seeded
 
@@ -31,30 +40,45 @@ class DataInput:
 
     _torch_dtype = torch.float32
 
-    def _prepare(self, X, y, *, reset, classes=None):
-        """Return validated X and encoded y; with `reset`, learn what they are like."""
+    def _prepare(self, X, y, sample_weight=None, *, reset, classes=None):
+        """Return validated X, encoded y, and weights of mean 1 or None.
+
+        With `reset`, learn what the data are like. A sample of weight zero is as if it
+        were not there; equal weights are as none.
+        """
         if (arrays := arrays_of(X)) is not None:
             X, y = arrays[0], arrays[1] if y is None else y
+        y = to_numpy(y)
+        if y is None and (is_array_like(X) or isinstance(X, Mapping)):
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y "
+                "is None. Pass y, or a Dataset that holds the targets as X."
+            )
         if is_array_like(X):
-            if y is None:
-                raise ValueError(
-                    f"{type(self).__name__} requires y to be passed, but the target y "
-                    "is None. Pass y, or a Dataset that holds the targets as X."
-                )
-            return self._prepare_arrays(X, to_numpy(y), reset=reset, classes=classes)
-        if isinstance(X, Mapping):
-            if y is None:
-                raise ValueError("X is a dict of inputs: pass their targets as y.")
-            y = self._prepare_targets(np.asarray(to_numpy(y)), reset, classes)
-            return X, y
-        return self._prepare_dataset(X, y, reset=reset, classes=classes)
+            X, y = self._validate_arrays(X, y, reset)
+        elif isinstance(X, Mapping):
+            y = np.asarray(y)
+        else:
+            y = self._targets_of_dataset(X, y)
+        y = self._check_targets(y)
+        weight = _check_weight(sample_weight, y)
+        if weight is not None and not weight.all():
+            present = np.flatnonzero(weight)
+            X, y, weight = _take(X, present), y[present], weight[present]
+        if reset:
+            self._learn_inputs(X)
+            self._learn_targets(y, classes, weight)
+        encoded = self._encode_targets(y)
+        if not isinstance(X, Mapping) and not is_array_like(X):
+            X = self._with_encoded_targets(X, encoded, y)
+        return X, encoded, _normalized(self._class_weighted(weight, encoded))
 
-    def _prepare_arrays(self, X, y, *, reset, classes):
+    def _validate_arrays(self, X, y, reset):
         if not reset:
-            X, y = self._validate_X(X), self._check_targets(y)
+            X = self._validate_X(X)
             check_consistent_length(X, y)
-            return X, self._encode_targets(y)
-        X, y = validate_data(
+            return X, y
+        return validate_data(
             self,
             to_numpy(X),
             y,
@@ -63,11 +87,8 @@ class DataInput:
             order="C",
             **self._target_checks,
         )
-        self.input_shape_ = X.shape[1:]
-        return X, self._prepare_targets(y, reset, classes, dtype=X.dtype)
 
-    def _prepare_dataset(self, dataset, y, *, reset, classes):
-        """Take a map-style torch Dataset as it is, but for the encoding of targets."""
+    def _targets_of_dataset(self, dataset, y):
         name = type(dataset).__name__
         if isinstance(dataset, IterableDataset):
             raise ValueError(
@@ -78,28 +99,32 @@ class DataInput:
             raise ValueError(
                 f"X={name} is a Dataset of 0 samples; at least 1 is needed."
             )
-        targets = targets_of(dataset) if y is None else np.asarray(to_numpy(y))
-        encoded = self._prepare_targets(targets, reset, classes)
-        if reset and hasattr(first := dataset[0][0], "shape"):
-            self.input_shape_ = tuple(first.shape)
-        if not np.array_equal(encoded, targets):
-            dataset = TargetTransform(dataset, self._encode_targets)
-        return dataset, encoded
+        return targets_of(dataset) if y is None else np.asarray(y)
 
-    def _prepare_targets(self, y, reset, classes, dtype="float32"):
-        y = self._check_targets(y)
-        if reset:
-            dtype = np.dtype(dtype if self.dtype == "auto" else self.dtype)
-            self._torch_dtype = getattr(torch, dtype.name)
-            self._learn_targets(y, classes)
-        return self._encode_targets(y)
+    def _learn_inputs(self, X):
+        dtype = "float32"
+        if is_array_like(X):
+            dtype, self.input_shape_ = X.dtype, X.shape[1:]
+        elif not isinstance(X, Mapping) and hasattr(first := X[0][0], "shape"):
+            self.input_shape_ = tuple(first.shape)
+        dtype = np.dtype(dtype if self.dtype == "auto" else self.dtype)
+        self._torch_dtype = getattr(torch, dtype.name)
+
+    def _with_encoded_targets(self, dataset, encoded, y):
+        same = encoded.shape == y.shape and np.array_equal(encoded, y)
+        return dataset if same else TargetTransform(dataset, self._encode_targets)
+
+    def _class_weighted(self, weight, encoded):
+        """Return the weights of samples, multiplied by those of their classes."""
+        return weight
 
     def _prepare_validation(self, X_val, y_val):
         if X_val is None and y_val is None:
             return None
         if X_val is None or (y_val is None and is_array_like(X_val)):
             raise ValueError("X_val and y_val belong together: pass both or neither.")
-        return self.get_dataset(*self._prepare(X_val, y_val, reset=False))
+        X_val, y_val, _ = self._prepare(X_val, y_val, reset=False)
+        return self.get_dataset(X_val, y_val)
 
     @property
     def _dtype_name(self) -> str:
@@ -130,7 +155,7 @@ class DataInput:
 
     def get_split_datasets(self, X, y=None, **fit_params):
         """Return the training data and, if there is any, the validation data."""
-        dataset = self.get_dataset(X, y)
+        dataset = with_weight(self.get_dataset(X, y), self._session.sample_weight)
         if self._session.validation is not None:
             return dataset, self._session.validation
         split = self.train_split
@@ -147,7 +172,7 @@ class DataInput:
         if valid is not None and not hasattr(
             valid, "indices"
         ):  # no Subset of `dataset`
-            valid = self.get_dataset(*self._prepare(valid, None, reset=False))
+            valid = self._prepare_validation(valid, None)
         return materialized(train), materialized(valid)
 
     def get_iterator(self, dataset, training=False):
@@ -171,4 +196,47 @@ class DataInput:
         if not training and iterator in (None, DataLoader):
             # A DataLoader draws from torch's global generator unless it has its own.
             kwargs.setdefault("generator", torch.Generator())
-        return (iterator or DataLoader)(dataset, **kwargs)
+        if is_in_memory(dataset) and dataset.weight is not None:
+            dataset = WeightedDataset(dataset, dataset.weight)
+        batches = (iterator or DataLoader)(dataset, **kwargs)
+        return WeightedBatches(batches) if is_weighted(dataset) else batches
+
+
+def _check_weight(sample_weight, y) -> np.ndarray | None:
+    """Return weights as float64, one per target and not negative, or None."""
+    if sample_weight is None:
+        return None
+    weight = check_array(
+        to_numpy(sample_weight),
+        ensure_2d=False,
+        dtype=np.float64,
+        input_name="sample_weight",
+    )
+    if weight.ndim == 0:
+        weight = np.full(len(y), weight)
+    if weight.shape != (len(y),):
+        raise ValueError(
+            f"sample_weight.shape={weight.shape} must be ({len(y)},): one weight for "
+            "each sample."
+        )
+    if weight.min() < 0:
+        raise ValueError(
+            f"sample_weight holds {weight.min()}; negative weights are not allowed."
+        )
+    if not weight.any():
+        raise ValueError(
+            "sample_weight is zero for all samples; at least one must be positive."
+        )
+    return weight
+
+
+def _normalized(weight: np.ndarray | None) -> np.ndarray | None:
+    if weight is None or weight.min() == weight.max():
+        return None
+    return weight / weight.mean()
+
+
+def _take(X, indices):
+    if isinstance(X, Mapping) and not issparse(X):
+        return {key: value[indices] for key, value in X.items()}
+    return X[indices] if is_array_like(X) else Subset(X, indices)

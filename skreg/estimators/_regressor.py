@@ -85,14 +85,15 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
             y, ensure_2d=False, dtype="numeric", ensure_min_samples=0, input_name="y"
         )
 
-    def _learn_targets(self, y, classes=None):
+    def _learn_targets(self, y, classes=None, weight=None):
         self._y_ndim = y.ndim
         y = y.reshape(len(y), -1).astype(np.float64)
         self.target_mean_ = np.zeros(y.shape[1])
         self.target_scale_ = np.ones(y.shape[1])
         if self.scale_target:
-            self.target_mean_ = y.mean(axis=0)
-            deviation = y.std(axis=0)
+            self.target_mean_ = np.average(y, axis=0, weights=weight)
+            squares = np.square(y - self.target_mean_)
+            deviation = np.sqrt(np.average(squares, axis=0, weights=weight))
             self.target_scale_ = np.where(deviation > 0, deviation, 1.0)
 
     def _encode_targets(self, y):

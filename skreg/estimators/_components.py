@@ -1,0 +1,184 @@
+"""The parts of a net, made and kept as skorch does: module, criterion, ..."""
+
+import inspect
+from contextlib import contextmanager
+from copy import deepcopy
+from math import prod
+from types import MappingProxyType
+
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import EpochTimer, PassthroughScoring, PrintLog
+from torch.nn.parameter import is_lazy
+
+from skreg.callbacks import DivergenceGuard, EarlyStopping, NormTracker
+from skreg.estimators._parameters import check_parameters, resolve_device
+from skreg.estimators._randomness import draw_seed, seeded
+from skreg.modules import MLP
+from skreg.penalties import penalized_parameters
+
+
+class Components:
+    """Mixin: initialises the parts of a net, and pickles them.
+
+    Expects the parameters of `RegularizedNet`, and ``input_shape_``, ``_n_outputs``,
+    ``_torch_dtype`` once data have been seen.
+    """
+
+    # skorch fills these in when it first sees a module, and wants them on the
+    # instance; scikit-learn wants an instance that holds its parameters and no more.
+    initialized_ = False
+    history_ = None
+    virtual_params_ = MappingProxyType({})
+    prefixes_ = [
+        *("iterator_train", "iterator_valid", "callbacks", "dataset", "compile"),
+        *("module", "criterion", "optimizer", "augment"),
+    ]
+    cuda_dependent_attributes_ = ["module_", "criterion_", "optimizer_"]
+    _modules = ["module"]
+    _criteria = ["criterion"]
+    _optimizers = ["optimizer"]
+
+    def initialize(self):
+        """Make module, criterion, optimizer and callbacks; ``fit`` does it for you."""
+        check_parameters(self, self._rules)
+        self.device_ = resolve_device(self.device)
+        self._seed = draw_seed(self.random_state)
+        return super().initialize()
+
+    def _renew(self, stale: set[str]) -> None:
+        """Make anew what parameters set since the last fit have changed."""
+        if stale & {"criterion", "optimizer"}:
+            self._initialize_criterion()
+            self._initialize_optimizer()
+        if "callbacks" in stale:
+            self._initialize_callbacks()
+        if self.dropout is not None:
+            _set_dropout(self.module_, self.dropout)
+
+    def _initialize_module(self, reason=None):
+        with self._plain_device():
+            return super()._initialize_module(reason)
+
+    def _initialize_criterion(self, reason=None):
+        with self._plain_device():
+            return super()._initialize_criterion(reason)
+
+    def initialize_module(self):
+        kwargs = self.get_params_for("module")
+        with seeded(self._seed, torch.device("cpu")):
+            if isinstance(self.module, torch.nn.Module) and not kwargs:
+                module = deepcopy(self.module)  # training must not change a parameter
+            else:
+                module = self._build_module(kwargs)
+        if self.dropout is not None:
+            _set_dropout(module, self.dropout)
+        module = module.to(self._torch_dtype)
+        if any(map(is_lazy, module.parameters())):
+            with seeded(self._seed, torch.device("cpu")), torch.no_grad():
+                module(torch.zeros(1, *self.input_shape_, dtype=self._torch_dtype))
+        self.module_ = module
+        penalized_parameters(module, self.penalize)  # an unknown pattern raises here
+        return self
+
+    def _build_module(self, kwargs):
+        module = self.module
+        if module is None:
+            module = MLP
+        elif isinstance(module, torch.nn.Module):
+            module = type(module)
+        accepted = inspect.signature(module).parameters
+        known = {"hidden_layer_sizes": self.hidden_layer_sizes}
+        if hasattr(self, "input_shape_"):
+            known["in_features"] = prod(self.input_shape_)
+            known["out_features"] = self._n_outputs
+        elif module is MLP and "in_features" not in kwargs:
+            raise ValueError(
+                "module=None builds an MLP that fits the data, and there are none yet: "
+                "call fit, or pass module__in_features and module__out_features."
+            )
+        filled = {name: value for name, value in known.items() if name in accepted}
+        return module(**{**filled, **kwargs})
+
+    def initialize_history(self):
+        self.history_ = None  # skorch would clear the list that an earlier fit gave out
+        return super().initialize_history()
+
+    @property
+    def _default_callbacks(self):
+        callbacks = [
+            ("epoch_timer", EpochTimer()),
+            ("train_loss", PassthroughScoring("train_loss", on_train=True)),
+            ("train_penalty", PassthroughScoring("train_penalty", on_train=True)),
+            ("valid_loss", PassthroughScoring("valid_loss")),
+            *self._score_callbacks,
+            ("norms", NormTracker()),
+            ("divergence_guard", DivergenceGuard()),
+            ("print_log", PrintLog(keys_ignored=["param_norms"])),
+        ]
+        if self.early_stopping:
+            stopping = EarlyStopping(self.patience, **self._early_stopping_monitor)
+            callbacks.append(("early_stopping", stopping))
+        return callbacks
+
+    @property
+    def best_epoch_(self) -> int:
+        """The epoch, counted from 1, whose weights early stopping restored."""
+        for _, callback in getattr(self, "callbacks_", []):
+            if isinstance(callback, EarlyStopping):
+                return callback.best_epoch_
+        raise AttributeError(
+            "best_epoch_ is there after fit with early_stopping=True, or with an "
+            "EarlyStopping callback."
+        )
+
+    @contextmanager
+    def _plain_device(self):
+        """Let skorch and callbacks read a device that torch knows, never "auto"."""
+        device = self.device
+        self.device = str(getattr(self, "device_", "cpu"))
+        try:
+            yield
+        finally:
+            self.device = device
+
+    def save_params(self, *args, **kwargs):
+        with self._plain_device():
+            super().save_params(*args, **kwargs)
+
+    def load_params(self, *args, **kwargs):
+        with self._plain_device():
+            super().load_params(*args, **kwargs)
+
+    save_params.__doc__ = NeuralNet.save_params.__doc__
+    load_params.__doc__ = NeuralNet.load_params.__doc__
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        state.pop("_session", None)
+        return state
+
+    def __setstate__(self, state):
+        device = state["device"]
+        if not isinstance(device, str) or device != "auto":
+            super().__setstate__(state)
+        else:
+            super().__setstate__({**state, "device": str(resolve_device("auto"))})
+            self.device = "auto"
+        if "device_" in state:
+            self.device_ = resolve_device(self.device)
+
+
+def _set_dropout(module: torch.nn.Module, p: float) -> None:
+    layers = [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, torch.nn.modules.dropout._DropoutNd)
+    ]
+    if not layers:
+        raise ValueError(
+            f"dropout={p!r}, but {type(module).__name__} has no dropout layer to set; "
+            "add nn.Dropout layers to the module, or leave dropout=None."
+        )
+    for layer in layers:
+        layer.p = float(p)

@@ -1,0 +1,787 @@
+"""What scikit-learn's users, meta-estimators and searches expect of an estimator."""
+
+import copy
+import io
+import pickle
+import sys
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.datasets import load_diabetes, load_iris
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
+from sklearn.exceptions import NotFittedError
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    HalvingGridSearchCV,
+    RandomizedSearchCV,
+    cross_val_predict,
+    cross_validate,
+    learning_curve,
+    validation_curve,
+)
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from skreg import RegularizedNetClassifier, RegularizedNetRegressor
+from skreg.transforms import RandomFlip
+
+SGD = {"optimizer": torch.optim.SGD, "lr": 0.05, "optimizer__momentum": 0.9}
+
+
+@pytest.fixture(scope="module")
+def iris():
+    X, y = load_iris(return_X_y=True)
+    return StandardScaler().fit_transform(X), y
+
+
+@pytest.fixture(scope="module")
+def diabetes():
+    return load_diabetes(return_X_y=True)
+
+
+def small(**params):
+    params = {"hidden_layer_sizes": 8, "max_epochs": 5, "random_state": 0} | params
+    return RegularizedNetClassifier(**params)
+
+
+def small_regressor(**params):
+    params = {"hidden_layer_sizes": 8, "max_epochs": 5, "random_state": 0} | params
+    return RegularizedNetRegressor(**params)
+
+
+def weights(net):
+    return [w.detach() for w in net.module_.parameters()]
+
+
+def equal_weights(a, b):
+    return all(map(torch.equal, weights(a), weights(b)))
+
+
+def assert_close_weights(a, b, atol):
+    for left, right in zip(weights(a), weights(b), strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=atol)
+
+
+# -- scikit-learn's own checks ------------------------------------------------------
+
+
+@parametrize_with_checks([RegularizedNetClassifier(), RegularizedNetRegressor()])
+def test_estimator_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+def failed_checks(estimator):
+    results = check_estimator(estimator, on_fail=None, on_skip=None)
+    assert len(results) > 40
+    return {r["check_name"] for r in results if r["status"] in ("failed", "xfail")}
+
+
+@pytest.mark.filterwarnings("ignore")  # what the checks provoke; failures are counted
+@pytest.mark.parametrize(
+    ("ours", "peer"),
+    [(RegularizedNetClassifier, LogisticRegression), (RegularizedNetRegressor, Ridge)],
+)
+def test_pipelines_fail_no_check_that_those_of_scikit_learn_pass(ours, peer):
+    """Any Pipeline replaces the list ``steps`` in fit, which two checks object to."""
+    of_pipelines = failed_checks(make_pipeline(StandardScaler(), peer()))
+    assert failed_checks(make_pipeline(StandardScaler(), ours(random_state=0))) <= (
+        of_pipelines
+        & {"check_dont_overwrite_parameters", "check_estimators_overwrite_params"}
+    )
+
+
+# -- weights of samples and classes -------------------------------------------------
+
+
+@pytest.mark.parametrize("params", [{}, {"batch_size": 7, "dropout": 0.3}])
+@pytest.mark.parametrize("value", [1, 1.0, 7, 0.3])
+def test_equal_weights_are_no_weights_bit_for_bit(iris, params, value):
+    X, y = iris
+    none = small(lambda1=1e-3, **params).fit(X, y)
+    equal = small(lambda1=1e-3, **params).fit(X, y, np.full(len(y), value))
+    assert equal_weights(none, equal)
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_integer_weights_are_repeated_rows(iris, diabetes, regression):
+    make, (X, y) = (small_regressor, diabetes) if regression else (small, iris)
+    sample_weight = np.random.default_rng(0).integers(0, 4, len(y))
+    params = {"batch_size": -1, "max_epochs": 50, "lambda1": 1e-3, "lambda2": 1e-3}
+    weighted = make(**params, **SGD).fit(X, y, sample_weight=sample_weight)
+    rows = np.repeat(np.arange(len(y)), sample_weight)
+    repeated = make(**params, **SGD).fit(X[rows], y[rows])
+    assert_close_weights(weighted, repeated, atol=1e-8)
+    np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), rtol=1e-8)
+
+
+def test_only_the_ratios_of_weights_count(iris):
+    """Ten times the weights, and the penalty weighs what it did."""
+    X, y = iris
+    sample_weight = np.random.default_rng(0).uniform(size=len(y))
+    one = small(lambda2=0.01, batch_size=16).fit(X, y, sample_weight)
+    ten = small(lambda2=0.01, batch_size=16).fit(X, y, 10 * sample_weight)
+    assert_close_weights(one, ten, atol=1e-10)
+    np.testing.assert_allclose(
+        one.history[:, "train_penalty"], ten.history[:, "train_penalty"], rtol=1e-10
+    )
+
+
+def test_weighted_loss_is_the_weighted_mean(iris):
+    X, y = iris
+    sample_weight = np.random.default_rng(0).uniform(size=len(y))
+    net = small(batch_size=-1, max_epochs=1, lr=0.0).fit(X, y, sample_weight)
+    losses = -np.log(net.predict_proba(X)[np.arange(len(y)), y])
+    expected = np.average(losses, weights=sample_weight)
+    assert net.history[0, "train_loss"] == pytest.approx(expected, rel=1e-10)
+
+
+def test_weights_through_a_dataloader_are_the_same_weights(iris):
+    X, y = iris
+    sample_weight = np.arange(len(y)) % 3 + 1
+    in_memory = small(shuffle=False, batch_size=32).fit(X, y, sample_weight)
+    loader = small(
+        shuffle=False, batch_size=32, iterator_train=torch.utils.data.DataLoader
+    ).fit(X, y, sample_weight)
+    assert_close_weights(in_memory, loader, atol=1e-12)
+    pairs = [(x, label) for x, label in zip(X.astype(np.float32), y, strict=True)]
+    dataset = small(shuffle=False, batch_size=32).fit(
+        pairs_dataset(pairs), None, sample_weight
+    )
+    assert_close_weights(
+        dataset,
+        small(shuffle=False, batch_size=32, dtype="float32").fit(X, y, sample_weight),
+        1e-6,
+    )
+
+
+def pairs_dataset(pairs):
+    class Pairs(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(pairs)
+
+        def __getitem__(self, i):
+            return pairs[i]
+
+    return Pairs()
+
+
+def test_weights_survive_the_validation_split(iris):
+    X, y = iris
+    zero_or_one = (np.arange(len(y)) % 2).astype(float)
+    split = {"early_stopping": True, "patience": 100}
+    weighted = small(**split).fit(X, y, zero_or_one)
+    dropped = small(**split).fit(X[1::2], y[1::2])
+    assert equal_weights(weighted, dropped)
+
+
+def test_class_weight_is_a_weight_of_samples(iris):
+    X, y = iris[0][:120], iris[1][:120]  # 50, 50 and 20 of the classes
+    named = np.array(["a", "b", "c"])[y]
+    balanced = small(class_weight="balanced").fit(X, named)
+    by_hand = small().fit(X, named, np.array([1 / 50, 1 / 50, 1 / 20])[y])
+    assert_close_weights(balanced, by_hand, atol=1e-10)
+    chosen = small(class_weight={"a": 1, "b": 2, "c": 3}).fit(X, named)
+    assert_close_weights(chosen, small().fit(X, named, y + 1), atol=1e-10)
+    both = small(class_weight={"a": 1, "b": 2, "c": 3}).fit(X, named, y + 1)
+    assert_close_weights(both, small().fit(X, named, (y + 1) ** 2), atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("sample_weight", "message"),
+    [
+        ([1.0, 2.0], r"sample_weight.shape=\(2,\) must be \(150,\)"),
+        (np.zeros(150), "sample_weight is zero for all samples"),
+        (np.full(150, -1.0), "sample_weight holds -1.0; negative"),
+        (np.full(150, np.nan), "Input sample_weight contains NaN"),
+    ],
+)
+def test_bad_sample_weight(iris, sample_weight, message):
+    with pytest.raises(ValueError, match=message):
+        small().fit(*iris, sample_weight)
+
+
+def test_bad_class_weight(iris):
+    with pytest.raises(
+        ValueError, match="class_weight='auto' must be None, 'balanced'"
+    ):
+        small(class_weight="auto").fit(*iris)
+    with pytest.raises(
+        ValueError, match=r"classes, \[0, 1, 2\], are not in class_weight"
+    ):
+        small(class_weight={9: 1}).fit(*iris)
+
+
+def test_criterion_without_reduction_cannot_be_weighted(iris):
+    class Loss(nn.Module):
+        def forward(self, outputs, y):
+            return nn.functional.cross_entropy(outputs, y)
+
+    small(criterion=Loss).fit(*iris)
+    with pytest.raises(ValueError, match="criterion=Loss has no `reduction`"):
+        small(criterion=Loss).fit(*iris, np.arange(150.0) + 1)
+
+
+META_CLASSIFIERS = [
+    AdaBoostClassifier(small(), n_estimators=3, random_state=0),
+    BaggingClassifier(small(), n_estimators=3, random_state=0),
+    CalibratedClassifierCV(small(), cv=2),
+    OneVsRestClassifier(small()),
+    StackingClassifier([("net", small()), ("lr", LogisticRegression())], cv=2),
+    VotingClassifier([("net", small()), ("lr", LogisticRegression())], voting="soft"),
+]
+
+
+@pytest.mark.parametrize("meta", META_CLASSIFIERS, ids=lambda m: type(m).__name__)
+def test_meta_classifiers(iris, meta):
+    nets = {
+        n: small(max_epochs=40, lr=0.02)
+        for n in meta.get_params()
+        if n in ("estimator", "net")
+    }
+    meta = clone(meta).set_params(**nets)
+    assert meta.fit(*iris).score(*iris) > 0.9
+
+
+def test_meta_regressors(diabetes):
+    X, y = diabetes
+    net = small_regressor(max_epochs=30, lr=0.01)
+    y_two = np.column_stack([y, -y])
+    assert MultiOutputRegressor(net).fit(X, y_two).score(X, y_two) > 0.4
+    log = TransformedTargetRegressor(net, func=np.log, inverse_func=np.exp).fit(X, y)
+    assert log.score(X, y) > 0.4
+
+
+# -- parameters ---------------------------------------------------------------------
+
+
+def test_set_params_before_fit_only_stores(iris):
+    net = small().set_params(
+        module__activation="tanh", optimizer__weight_decay=0.1, callbacks__norms=None
+    )
+    assert not hasattr(net, "callbacks_")
+    net.fit(*iris)
+    assert isinstance(net.module_.activation, nn.Tanh)
+    assert net.optimizer_.param_groups[0]["weight_decay"] == 0.1
+    assert "param_norm" not in net.history[0]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"module__activation": "tanh"},
+        {"hidden_layer_sizes": 3},
+        {"lambda1": 0.1},
+        {"lr": 0.1, "optimizer__weight_decay": 0.1},
+        {"optimizer": torch.optim.SGD},
+        {"criterion__label_smoothing": 0.1},
+        {"callbacks__norms": None},
+        {"dtype": "float32", "max_epochs": 2},
+    ],
+)
+def test_set_params_after_fit_shows_at_the_next_fit(iris, params):
+    X, y = iris
+    net = small().fit(X, y)
+    before = net.predict_proba(X)
+    net.set_params(**params)
+    assert np.array_equal(net.predict_proba(X), before)
+    assert {name: net.get_params()[name] for name in params} == params
+    assert equal_weights(net.fit(X, y), small().set_params(**params).fit(X, y))
+
+
+def test_set_params_and_warm_start(iris):
+    X, y = iris
+    net = small(warm_start=True, max_epochs=1).fit(X, y)
+    module, optimizer = net.module_, net.optimizer_
+    net.set_params(lr=0.5, optimizer__weight_decay=0.25)
+    assert net.optimizer_.param_groups[0]["lr"] == 0.5
+    net.fit(X, y)
+    assert net.module_ is module
+    assert net.optimizer_ is optimizer
+    assert len(net.history) == 2
+    net.set_params(optimizer=torch.optim.SGD, callbacks__norms=None).fit(X, y)
+    assert net.module_ is module
+    assert isinstance(net.optimizer_, torch.optim.SGD)
+    assert "param_norm" not in net.history[-1]
+    net.set_params(module__dropout=0.5).fit(X, y)
+    assert net.module_ is not module
+    assert len(net.history) == 1
+
+
+def test_unknown_parameters(iris):
+    with pytest.raises(ValueError, match="Invalid parameter 'lamda'"):
+        small().set_params(lamda=1)
+    with pytest.raises(ValueError, match="unexpected argument"):
+        small(modul__x=1).fit(*iris)
+
+
+def test_partial_fit_with_classes(iris):
+    X, y = iris
+    names = np.array(["a", "b", "c"])
+    net = small(lr=0.02, max_epochs=1)
+    for _ in range(40):
+        for part in (slice(0, 100), slice(50, 150)):  # neither shows all the classes
+            net.partial_fit(X[part], names[y[part]], classes=names)
+    assert list(net.classes_) == list(names)
+    assert net.score(X, names[y]) > 0.9
+    with pytest.raises(
+        ValueError, match=r"labels \['d'\] that are none of the classes"
+    ):
+        net.partial_fit(X[:2], ["a", "d"])
+    with pytest.raises(ValueError, match="X has 3 features"):
+        net.partial_fit(X[:, :3], names[y])
+
+
+# -- copies -------------------------------------------------------------------------
+
+
+ROUND_TRIPS = {
+    "pickle": lambda net, _: pickle.loads(pickle.dumps(net)),
+    "deepcopy": lambda net, _: copy.deepcopy(net),
+    "joblib": lambda net, path: joblib.load(joblib.dump(net, path / "net")[0]),
+}
+
+
+@pytest.mark.parametrize("way", ROUND_TRIPS)
+def test_round_trips(iris, tmp_path, way):
+    X, y = iris
+    params = {"lambda1": 1e-3, "module__activation": "tanh", "callbacks__norms": None}
+    unfitted = ROUND_TRIPS[way](small(**params), tmp_path)
+    with pytest.raises(NotFittedError):
+        check_is_fitted(unfitted)
+    fitted = small(**params).fit(X, y, X_val=X, y_val=y)
+    copied = ROUND_TRIPS[way](fitted, tmp_path)
+    check_is_fitted(copied)
+    assert copied.get_params(deep=False) == fitted.get_params(deep=False)
+    assert np.array_equal(copied.predict_proba(X), fitted.predict_proba(X))
+    assert copied.history == fitted.history
+    assert equal_weights(copied.partial_fit(X, y), fitted.partial_fit(X, y))
+    assert equal_weights(unfitted.fit(X, y), small(**params).fit(X, y))
+
+
+def test_clone_keeps_every_parameter():
+    net = RegularizedNetRegressor(
+        nn.Linear, module__in_features=3, lambda1=0.1, callbacks__norms=None, dropout=0
+    )
+    params = net.get_params(deep=False)
+    assert clone(net).get_params(deep=False) == params
+    assert {"module__in_features", "callbacks__norms", "scale_target"} < set(params)
+    assert "callbacks__print_log__sink" in net.get_params()
+
+
+@pytest.mark.parametrize("use_safetensors", [False, True])
+def test_save_and_load_params(iris, tmp_path, use_safetensors):
+    X, y = iris
+    net, file = small().fit(X, y), tmp_path / "weights"
+    net.save_params(f_params=file, use_safetensors=use_safetensors)
+    other = small(random_state=1).fit(X, y)
+    assert not equal_weights(net, other)
+    other.load_params(f_params=file, use_safetensors=use_safetensors)
+    assert np.array_equal(net.predict_proba(X), other.predict_proba(X))
+    assert other.device == "auto"
+
+
+def test_html_and_text_representation(iris):
+    net = small(lambda1=0.5)
+    assert "lambda1=0.5" in repr(net)
+    assert "lambda1" in net._repr_html_()
+    assert "RegularizedNetClassifier" in net.fit(*iris)._repr_html_()
+
+
+# -- metadata routing ---------------------------------------------------------------
+
+
+def test_sample_weight_and_groups_are_routed(iris):
+    X, y = iris
+    sample_weight, groups = np.arange(len(y)) % 5 + 1.0, np.arange(len(y)) % 3
+    with sklearn.config_context(enable_metadata_routing=True):
+        net = (
+            small()
+            .set_fit_request(sample_weight=True)
+            .set_score_request(sample_weight=True)
+        )
+        scaler = StandardScaler().set_fit_request(sample_weight=False)
+        pipeline = make_pipeline(scaler, net)
+        pipeline.fit(X, y, sample_weight=sample_weight)
+        grid = {"regularizednetclassifier__lambda1": [0, 0.1]}
+        search = GridSearchCV(pipeline, grid, cv=GroupKFold(3))
+        search.fit(X, y, sample_weight=sample_weight, groups=groups)
+        unweighted = make_pipeline(StandardScaler(), small()).fit(X, y)
+    scaled = StandardScaler().fit_transform(X)
+    assert equal_weights(pipeline[-1], small().fit(scaled, y, sample_weight))
+    assert not equal_weights(pipeline[-1], unweighted[-1])
+    best = small(lambda1=search.best_params_["regularizednetclassifier__lambda1"])
+    assert equal_weights(search.best_estimator_[-1], best.fit(scaled, y, sample_weight))
+
+
+# -- scikit-learn's callbacks -------------------------------------------------------
+
+
+callback_api = pytest.mark.skipif(
+    tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 9),
+    reason="scikit-learn has callbacks from version 1.9 on",
+)
+
+
+@callback_api
+def test_epochs_are_tasks_of_the_fit(iris):
+    seen = []
+
+    class Spy:
+        def setup(self, estimator, context):
+            seen.append("setup")
+
+        def on_fit_task_begin(self, estimator, context):
+            seen.append(("begin", context.task_name, context.task_id))
+
+        def on_fit_task_end(self, estimator, context, *, X, y, fitted_estimator):
+            seen.append(("end", context.task_name, context.task_id))
+            self.score = fitted_estimator.score(X, y)
+            return context.task_name == "epoch" and context.task_id == 2
+
+        def teardown(self, estimator, context):
+            seen.append("teardown")
+
+    spy, names = Spy(), np.array(["a", "b", "c"])[iris[1]]
+    net = small(max_epochs=9).set_callbacks(spy).fit(iris[0], names)
+    epochs = [(what, "epoch", i) for i in range(3) for what in ("begin", "end")]
+    assert seen == [
+        "setup",
+        ("begin", "fit", 0),
+        *epochs,
+        ("end", "fit", 0),
+        "teardown",
+    ]
+    assert len(net.history) == 3  # the callback asked for no more
+    assert spy.score == net.score(iris[0], names)
+    assert equal_weights(net, small(max_epochs=3).fit(iris[0], names))
+
+
+@callback_api
+def test_scoring_monitor_scores_every_epoch(iris):
+    from sklearn.callback import ScoringMonitor
+
+    X, y = iris
+    scores = []
+
+    class Spy(RegularizedNetClassifier):
+        def on_epoch_end(self, net, **kwargs):
+            scores.append((self.predict(X) == y).mean())
+
+    monitor = ScoringMonitor(scoring="accuracy")
+    net = Spy(**small().get_params(deep=False)).set_callbacks(monitor).fit(X, y)
+    log = monitor.get_logs().data_as_pandas
+    epochs = log[log["epoch"].notna()] if "epoch" in log else log
+    assert len(epochs) >= 5
+    assert net.score(X, y) in set(epochs["accuracy"])
+    assert set(scores) <= set(epochs["accuracy"])
+
+
+@callback_api
+@pytest.mark.parametrize("alone", [True, False])
+def test_progress_bar_shows_epochs_inside_the_search(iris, alone, capsys, monkeypatch):
+    from sklearn.callback import ProgressBar
+
+    monkeypatch.setenv("COLUMNS", "200")  # else the bars are cut to what is there
+
+    estimator = small() if alone else GridSearchCV(small(), {"lambda1": [0, 1]}, cv=2)
+    estimator.set_callbacks(ProgressBar()).fit(*iris)
+    shown = capsys.readouterr().out
+    assert "RegularizedNetClassifier" in shown
+    assert "100%" in shown
+    if not alone:
+        assert "GridSearchCV" in shown
+
+
+# -- augmentation -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    X = rng.normal(y[:, None, None, None], 1, size=(40, 1, 6, 6)).astype(np.float32)
+    return X, y
+
+
+class Spied(nn.Module):
+    """Counts calls and shifts what it sees."""
+
+    calls = 0
+
+    def forward(self, X):
+        Spied.calls += 1
+        return X + 100
+
+
+def test_augmentation_is_for_training_batches_only(images):
+    X, y = images
+    seen = []
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(36, 2)
+
+        def forward(self, x):
+            seen.append((self.training, x.mean().item() > 50))
+            return self.fc(x.flatten(1))
+
+    Spied.calls = 0
+    net = RegularizedNetClassifier(Net, augment=Spied(), batch_size=10, max_epochs=2)
+    net.fit(X, y, X_val=X, y_val=y)
+    assert Spied.calls == 8
+    assert set(seen) == {(True, True), (False, False)}
+    net.predict(X)
+    net.score(X, y)
+    assert Spied.calls == 8
+
+
+def test_augmentation_is_decided_by_random_state(images):
+    def fit(seed, augment):
+        return small(augment=augment, random_state=seed).fit(*images)
+
+    flips = RandomFlip(horizontal=0.5, vertical=0.5)
+    assert equal_weights(fit(0, flips), fit(0, flips))
+    assert not equal_weights(fit(0, flips), fit(0, None))
+    assert equal_weights(fit(0, RandomFlip(0, 0)), fit(0, None))
+    by_parameter = small(
+        augment=RandomFlip, augment__horizontal=0.5, augment__vertical=0.5
+    )
+    assert equal_weights(by_parameter.fit(*images), fit(0, flips))
+
+
+def test_augmentation_is_searchable(images):
+    grid = [{"augment": [None, RandomFlip(0.5, 0)]}]
+    search = GridSearchCV(small(), grid, cv=2).fit(*images)
+    assert len(search.cv_results_["params"]) == 2
+    grid = {"augment__horizontal": [0.0, 0.5]}
+    GridSearchCV(small(augment=RandomFlip), grid, cv=2, error_score="raise").fit(
+        *images
+    )
+
+
+def test_bad_augmentation(images):
+    with pytest.raises(TypeError, match="augment"):
+        small(augment="flip").fit(*images)
+
+
+# -- searches -----------------------------------------------------------------------
+
+
+GRID = {
+    "lambda1": [0, 1e-2],
+    "dropout": [0, 0.5],
+    "optimizer": [torch.optim.Adam, torch.optim.SGD],
+}
+BACKENDS = [("loky", 2), ("threading", 2)]
+
+
+@pytest.fixture(scope="module")
+def sequential_search(iris):
+    return GridSearchCV(small(), GRID, cv=3).fit(*iris)
+
+
+@pytest.mark.parametrize(("backend", "n_jobs"), BACKENDS)
+def test_grid_search_scores_do_not_depend_on_n_jobs(
+    iris, sequential_search, backend, n_jobs
+):
+    with joblib.parallel_config(backend, n_jobs=n_jobs):
+        search = GridSearchCV(small(), GRID, cv=3).fit(*iris)
+    scores = [
+        name for name in search.cv_results_ if "score" in name and "time" not in name
+    ]
+    for name in scores:
+        assert np.array_equal(
+            search.cv_results_[name], sequential_search.cv_results_[name]
+        )
+    assert equal_weights(search.best_estimator_, sequential_search.best_estimator_)
+
+
+SEARCHES = {
+    "randomized": lambda X, y, n_jobs: (
+        RandomizedSearchCV(
+            small(),
+            {"lr": [1e-3, 1e-2, 1e-1], "lambda2": [0, 0.1]},
+            n_iter=4,
+            cv=2,
+            random_state=0,
+            n_jobs=n_jobs,
+        )
+        .fit(X, y)
+        .cv_results_["mean_test_score"]
+    ),
+    "halving": lambda X, y, n_jobs: (
+        HalvingGridSearchCV(
+            small(),
+            {"hidden_layer_sizes": [2, 8, (4, 4)]},
+            cv=2,
+            random_state=0,
+            min_resources=40,
+            n_jobs=n_jobs,
+        )
+        .fit(X, y)
+        .cv_results_["mean_test_score"]
+    ),
+    "validation_curve": lambda X, y, n_jobs: validation_curve(
+        small(), X, y, param_name="lambda1", param_range=[0, 0.1], cv=2, n_jobs=n_jobs
+    ),
+    "learning_curve": lambda X, y, n_jobs: learning_curve(
+        small(),
+        X,
+        y,
+        cv=2,
+        train_sizes=[0.5, 1.0],
+        shuffle=True,
+        random_state=0,
+        n_jobs=n_jobs,
+    )[1:],
+    "cross_val_predict": lambda X, y, n_jobs: cross_val_predict(
+        small(), X, y, cv=2, method="predict_proba", n_jobs=n_jobs
+    ),
+    "cross_validate": lambda X, y, n_jobs: cross_validate(
+        small(dropout=0.5),
+        X,
+        y,
+        cv=2,
+        scoring=["accuracy", "roc_auc_ovr"],
+        n_jobs=n_jobs,
+    )["test_roc_auc_ovr"],
+}
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+def test_searches_do_not_depend_on_n_jobs(iris, kind):
+    one, two = (SEARCHES[kind](*iris, n_jobs) for n_jobs in (1, 2))
+    assert np.array_equal(one, two)
+    assert np.isfinite(one).all()
+
+
+def test_halving_over_epochs(iris):
+    search = HalvingGridSearchCV(
+        small(lr=0.02),
+        {"lambda2": [0, 10.0, 100.0]},
+        resource="max_epochs",
+        min_resources=5,
+        max_resources=20,
+        factor=2,
+        cv=2,
+        random_state=0,
+    ).fit(*iris)
+    assert search.best_params_["lambda2"] == 0
+    assert set(search.cv_results_["n_resources"]) >= {5, 10}
+
+
+# -- properties ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fitted(iris):
+    return small(max_epochs=20).fit(*iris)
+
+
+@given(st.permutations(range(150)))
+@settings(max_examples=20)
+def test_permuting_rows_permutes_predictions(iris, fitted, order):
+    X = iris[0]
+    np.testing.assert_allclose(
+        fitted.predict_proba(X[order]), fitted.predict_proba(X)[order], rtol=1e-10
+    )
+
+
+@given(st.permutations(["ape", "bee", "cat"]))
+@settings(max_examples=6)
+def test_relabelling_classes_relabels_predictions(iris, labels):
+    X, y = iris
+    sorted_labels = np.array(sorted(labels))
+    codes = np.searchsorted(sorted_labels, np.array(labels)[y])
+    named = small().fit(X, np.array(labels)[y])
+    assert np.array_equal(
+        named.predict(X), sorted_labels[small().fit(X, codes).predict(X)]
+    )
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=10)
+def test_float32_and_float64_agree(iris, seed):
+    X, y = iris
+    double = small(random_state=seed).fit(X, y)
+    single = small(random_state=seed).fit(X.astype(np.float32), y)
+    assert weights(double)[0].dtype == torch.float64
+    assert weights(single)[0].dtype == torch.float32
+    np.testing.assert_allclose(
+        double.predict_proba(X), single.predict_proba(X.astype(np.float32)), atol=1e-3
+    )
+
+
+def test_frames_of_pandas_and_polars(iris):
+    X, y = iris
+    polars = pytest.importorskip("polars")
+    for frame in (
+        pd.DataFrame(X, columns=list("abcd")),
+        polars.DataFrame(X, schema=list("abcd")),
+    ):
+        net = small().fit(frame, y)
+        assert list(net.feature_names_in_) == list("abcd")
+        assert np.array_equal(net.predict(frame), small().fit(X, y).predict(X))
+
+
+# -- the device ---------------------------------------------------------------------
+
+
+@pytest.mark.cuda
+def test_pickles_of_cuda_load_where_there_is_none(cuda, iris, tmp_path):
+    import subprocess
+
+    X, y = iris
+    for device in ("auto", "cuda"):
+        net = small(device=device, early_stopping=True).fit(X, y)
+        joblib.dump((net, X, net.predict_proba(X)), tmp_path / "net")
+        code = (
+            "import joblib, numpy, warnings; warnings.simplefilter('ignore')\n"
+            f"net, X, expected = joblib.load({str(tmp_path / 'net')!r})\n"
+            "assert net.device_.type == 'cpu'\n"
+            "numpy.testing.assert_allclose(net.predict_proba(X), expected, rtol=1e-6)"
+        )
+        environment = {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": ":".join(sys.path)}
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+@pytest.mark.cuda
+def test_the_contract_holds_on_cuda(cuda, iris):
+    X, y = iris
+    net = small(
+        device="cuda", dropout=0.3, class_weight="balanced", augment=nn.Identity()
+    )
+    a, b = clone(net).fit(X, y), clone(net).fit(X, y)
+    assert equal_weights(a, b)
+    assert a.device_.type == "cuda"
+    loaded = pickle.loads(pickle.dumps(a))
+    assert np.array_equal(loaded.predict_proba(X), a.predict_proba(X))
+    assert equal_weights(loaded.partial_fit(X, y), a.partial_fit(X, y))
+    search = GridSearchCV(net, {"lambda1": [0, 0.1]}, cv=2).fit(X, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    buffer = io.BytesIO()
+    a.save_params(f_params=buffer)
+    assert buffer.tell() > 0
