@@ -90,7 +90,7 @@ class RandomShift(SampleAugmentation):
     ----------
     max_shift : int or float
         m, in pixels if it is an int; a float in [0, 1) is a share of height and width,
-        rounded down to whole pixels.
+        rounded to whole pixels, at least one of which stays in sight.
 
     Raises
     ------
@@ -131,7 +131,7 @@ class RandomShift(SampleAugmentation):
 
     def _limit(self, size: int) -> int:
         if not isinstance(self.max_shift, Integral):
-            return int(self.max_shift * size)
+            return min(round(self.max_shift * size), size - 1)
         if self.max_shift >= size:
             raise ValueError(
                 f"max_shift={self.max_shift!r} pixels can move images of {size} pixels "

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.base import ClassNamePrefixFeaturesOutMixin
@@ -58,8 +57,8 @@ class ImageResizer(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
 
     def _transform(self, X):
         size = _check_size(self.size)
-        # torch has no negative strides, and warns when it shares read-only memory.
-        X = np.require(X, requirements=["C", "W"])
+        if min(X.strides) < 0 or not X.flags.writeable:
+            X = X.copy()  # torch has no negative strides and no read-only memory
         images, way_back = to_channels_first(X, self.layout, self.image_shape)
         resized = F.interpolate(
             torch.from_numpy(images), size=size, mode="bilinear", antialias=True
