@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from skreg.callbacks import StopTraining
 from skreg.estimators._components import Components
 from skreg.estimators._data import ArrayDataset, Batch
+from skreg.estimators._epochs import is_lean, train_epoch, validate_epoch
 from skreg.estimators._inputs import DataInput
 from skreg.estimators._parameters import RULES, check_parameters
 from skreg.estimators._randomness import epoch_seed, seeded
@@ -31,6 +32,7 @@ class _Session:
     tasks: FitTasks | None
     penalized: list = field(default_factory=list)
     augment: object = None
+    lean: bool = False
     # Of the batch at hand:
     weight: torch.Tensor | None = None
     penalty: torch.Tensor | float = 0.0
@@ -282,6 +284,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     def _run_training(self, X, y, fit_params):
         self._session.penalized = self._penalized_parameters()
         self._session.augment = self._make_augmentation()
+        self._session.lean = is_lean(self, RegularizedNet)
         self.notify("on_train_begin", X=X, y=y)
         try:
             self.fit_loop(X, y, **fit_params)
@@ -324,18 +327,29 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             return
         seed = epoch_seed(self._seed, len(self.history))
         with seeded(seed, self.device_):
-            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+            if not self._session.lean:
+                super().run_single_epoch(
+                    iterator, training, prefix, step_fn, **fit_params
+                )
+            elif training:
+                train_epoch(self, iterator, fit_params)
+            else:
+                validate_epoch(self, iterator, fit_params)
 
     def train_step(self, batch, **fit_params):
+        step = super().train_step(self._training_batch(batch), **fit_params)
+        self.history.record_batch("train_penalty", float(self._session.penalty))
+        return step
+
+    def _training_batch(self, batch):
+        """Note the weights of a batch, and augment it."""
         session = self._session
         session.weight = getattr(batch, "weight", None)
-        if session.augment is not None:
-            X, y = batch
-            X = _to_device(X, self.device_, self._torch_dtype)
-            batch = Batch(session.augment(X), y, session.weight)
-        step = super().train_step(batch, **fit_params)
-        self.history.record_batch("train_penalty", float(session.penalty))
-        return step
+        if session.augment is None:
+            return batch
+        X, y = batch
+        X = _to_device(X, self.device_, self._torch_dtype)
+        return Batch(session.augment(X), y, session.weight)
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """Return the data loss of a batch; in training, with the penalty added.

@@ -100,6 +100,25 @@ class Components:
         filled = {name: value for name, value in known.items() if name in accepted}
         return module(**{**filled, **kwargs})
 
+    def initialize_optimizer(self, triggered_directly=None):
+        params = self.get_all_learnable_params()
+        args, kwargs = self.get_params_for_optimizer("optimizer", params)
+        if self._can_fuse(kwargs):
+            kwargs["fused"] = True  # the same step, in one kernel
+        self.optimizer_ = self.optimizer(*args, **kwargs)
+        return self
+
+    def _can_fuse(self, kwargs: dict) -> bool:
+        chosen = {"fused", "foreach", "differentiable", "capturable"} & kwargs.keys()
+        return (
+            self.optimizer in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+            and not chosen
+            and self.device_.type in ("cpu", "cuda")
+            and all(w.is_floating_point() for w in self.module_.parameters())
+            # The gradients of such embeddings are sparse, which no kernel takes.
+            and not any(getattr(m, "sparse", False) for m in self.module_.modules())
+        )
+
     def initialize_history(self):
         self.history_ = None  # skorch would clear the list that an earlier fit gave out
         return super().initialize_history()

@@ -1,0 +1,112 @@
+"""An epoch without skorch's hooks around each batch, for nets that do not use them.
+
+The operations on tensors are the same, in the same order, as in skorch's
+``run_single_epoch``: the weights are equal bit for bit. What is left out is telling
+every callback of every batch, and fetching the loss of every batch from the device:
+here all losses of an epoch are fetched at once.
+"""
+
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+
+from skreg.callbacks import AccuracyTracker
+
+# What a subclass may override to see, or change, what happens to a batch.
+BATCH_METHODS = (
+    "_step_optimizer",
+    "_zero_grad_optimizer",
+    "get_train_step_accumulator",
+    "on_batch_begin",
+    "on_batch_end",
+    "on_grad_computed",
+    "run_single_epoch",
+    "train_step",
+    "train_step_single",
+    "validation_step",
+)
+BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
+
+
+def is_lean(net, reference: type) -> bool:
+    """Tell whether nobody looks at the single batches of `net`.
+
+    Parameters
+    ----------
+    net : RegularizedNet
+        Initialised.
+    reference : type
+        The class whose methods an epoch here stands in for.
+    """
+    original = {
+        name: getattr(reference, name, getattr(NeuralNet, name))
+        for name in BATCH_METHODS
+    }
+    return (
+        all(getattr(type(net), name) is method for name, method in original.items())
+        and net._optimizers == ["optimizer"]
+        and type(net.optimizer_).__module__.startswith("torch.optim.")
+        and not isinstance(net.optimizer_, torch.optim.LBFGS)  # wants a closure
+        and not any(map(_sees_batches, dict(net.callbacks_).values()))
+    )
+
+
+def _sees_batches(callback) -> bool:
+    if type(callback) is AccuracyTracker:  # asks for predictions only, see below
+        return False
+    return any(
+        getattr(type(callback), hook, None) is not getattr(Callback, hook)
+        for hook in BATCH_HOOKS
+    )
+
+
+def train_epoch(net, batches, fit_params: dict) -> None:
+    """Take a step on each batch; write losses and penalties into the history."""
+    net._set_training(True)
+    losses, penalties, sizes = [], [], []
+    for batch in batches:
+        X, y = net._training_batch(batch)
+        net.optimizer_.zero_grad()
+        y_pred = net.infer(X, **fit_params)
+        loss = net.get_loss(y_pred, y, X=X, training=True)
+        loss.backward()
+        net.optimizer_.step()
+        losses.append(loss.detach())
+        penalties.append(net._session.penalty)
+        sizes.append(len(y))
+    _record(net.history, "train", losses, sizes, train_penalty=penalties)
+
+
+def validate_epoch(net, batches, fit_params: dict) -> None:
+    """Write the losses on each batch into the history; let accuracies be counted."""
+    net._set_training(False)
+    trackers = [cb for _, cb in net.callbacks_ if type(cb) is AccuracyTracker]
+    losses, sizes = [], []
+    with torch.no_grad():
+        for batch in batches:
+            X, y = batch
+            y_pred = net.infer(X, **fit_params)
+            losses.append(net.get_loss(y_pred, y, X=X, training=False))
+            sizes.append(len(y))
+            for tracker in trackers:
+                tracker.on_batch_end(net, batch=batch, training=False, y_pred=y_pred)
+    _record(net.history, "valid", losses, sizes)
+
+
+def _record(history, prefix: str, losses, sizes, **more) -> None:
+    """Write, batch by batch, what skorch would have written."""
+    columns = {f"{prefix}_loss": losses, **more}
+    columns = {name: _fetch(values) for name, values in columns.items()}
+    columns[f"{prefix}_batch_size"] = sizes
+    for row in zip(*columns.values(), strict=True):
+        history.new_batch()
+        for name, value in zip(columns, row, strict=True):
+            history.record_batch(name, value)
+    history.record(f"{prefix}_batch_count", len(sizes))
+
+
+def _fetch(values: list) -> list[float]:
+    """Return numbers, with one transfer from the device if they are tensors."""
+    if values and isinstance(values[0], torch.Tensor):
+        return torch.stack(values).tolist()
+    return values
