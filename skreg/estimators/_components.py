@@ -7,7 +7,6 @@ from math import prod
 from types import MappingProxyType
 
 import torch
-from skorch import NeuralNet
 from skorch.callbacks import EpochTimer, PassthroughScoring, PrintLog
 from torch.nn.parameter import is_lazy
 
@@ -162,15 +161,27 @@ class Components:
             self.device = device
 
     def save_params(self, *args, **kwargs):
+        """Save weights, optimizer state or history, as skorch does.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As for ``skorch.NeuralNet.save_params``: ``f_params="weights"``,
+            ``use_safetensors=True``, ...
+        """
         with self._plain_device():
             super().save_params(*args, **kwargs)
 
     def load_params(self, *args, **kwargs):
+        """Load what `save_params` has saved into a net that is fitted or initialised.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As for ``skorch.NeuralNet.load_params``.
+        """
         with self._plain_device():
             super().load_params(*args, **kwargs)
-
-    save_params.__doc__ = NeuralNet.save_params.__doc__
-    load_params.__doc__ = NeuralNet.load_params.__doc__
 
     def __getstate__(self):
         state = super().__getstate__()
