@@ -6,7 +6,7 @@ from math import inf, isfinite
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, PrintLog
 
 from skreg.penalties import parameter_norms, total_norm
 
@@ -14,6 +14,7 @@ __all__ = [
     "AccuracyTracker",
     "DivergenceGuard",
     "EarlyStopping",
+    "EpochLog",
     "NormTracker",
     "StopTraining",
 ]
@@ -167,6 +168,14 @@ class EarlyStopping(Callback):
                 "pass X_val and y_val to fit, or set train_split."
             )
         return epoch[self.monitor]
+
+
+class EpochLog(PrintLog):
+    """skorch's ``PrintLog``, which makes no table where none is printed."""
+
+    def on_epoch_end(self, net, **kwargs):
+        if net.verbose or self.sink is not print:
+            super().on_epoch_end(net, **kwargs)
 
 
 class DivergenceGuard(Callback):

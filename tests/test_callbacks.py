@@ -237,3 +237,12 @@ def test_ctrl_c_reaches_the_caller_and_leaves_a_net_that_predicts(data):
         net.fit(X, y)
     assert 1 <= len(net.history) < 50
     assert set(net.predict(X)) <= set(y)
+
+
+def test_epochs_are_printed_when_asked(data, capsys):
+    fit(data)
+    assert capsys.readouterr().out == ""
+    fit(data, verbose=1)
+    printed = capsys.readouterr().out
+    assert "train_loss" in printed
+    assert len(printed.splitlines()) == 2 + 5  # head, rule, and a line per epoch

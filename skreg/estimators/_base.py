@@ -257,7 +257,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     ):
         check_parameters(self, self._rules)
         self._validate_params()
-        stale = vars(self).pop("_stale", set())
+        stale = getattr(self, "_stale", set())
         resume = resume and self.initialized_
         resume = resume and not stale & {"module", "hidden_layer_sizes"}
         original_y = y
@@ -273,6 +273,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
                 self._renew(stale)
             else:
                 self.initialize()
+            vars(self).pop("_stale", None)
             with self._plain_device():
                 self._run_training(X, y, fit_params)
         finally:

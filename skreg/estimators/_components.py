@@ -7,10 +7,10 @@ from math import prod
 from types import MappingProxyType
 
 import torch
-from skorch.callbacks import EpochTimer, PassthroughScoring, PrintLog
+from skorch.callbacks import EpochTimer, PassthroughScoring
 from torch.nn.parameter import is_lazy
 
-from skreg.callbacks import DivergenceGuard, EarlyStopping, NormTracker
+from skreg.callbacks import DivergenceGuard, EarlyStopping, EpochLog, NormTracker
 from skreg.estimators._parameters import check_parameters, resolve_device
 from skreg.estimators._randomness import draw_seed, seeded
 from skreg.modules import MLP
@@ -132,7 +132,7 @@ class Components:
             *self._score_callbacks,
             ("norms", NormTracker()),
             ("divergence_guard", DivergenceGuard()),
-            ("print_log", PrintLog(keys_ignored=["param_norms"])),
+            ("print_log", EpochLog(keys_ignored=["param_norms"])),
         ]
         if self.early_stopping:
             stopping = EarlyStopping(self.patience, **self._early_stopping_monitor)
