@@ -130,7 +130,6 @@ def test_findings_claim_no_more_than_the_seeds_show(differences, verdict):
 
 
 @pytest.mark.filterwarnings("ignore:Training diverged")
-@pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")
 def test_a_diverging_fit_leaves_a_result_that_can_be_written(digits, tmp_path):
     result = l1_l2.run(
         digits, train_sizes=[30], seeds=[0, 1], epochs=5, lr=1e20, device="cpu"
