@@ -17,7 +17,7 @@ from sklearn.datasets import load_diabetes, load_digits, load_iris
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neural_network import MLPClassifier, MLPRegressor
-from skorch.callbacks import EpochScoring
+from skorch.callbacks import EpochScoring, ProgressBar
 from skorch.dataset import ValidSplit
 from skorch.helper import predefined_split
 from torch import nn
@@ -684,6 +684,24 @@ def test_user_callbacks_and_their_parameters(iris):
     assert "param_norms" not in printed[0]
 
 
+def test_progress_bar_of_skorch(iris, capsys):
+    small(callbacks=[ProgressBar()]).fit(*iris)
+    assert "0/3 [" in capsys.readouterr().err  # three batches of 64
+
+
+def test_steps_of_skorch_may_be_taken_by_hand(iris):
+    """Without fit there is no session: no weights of samples, no validation data."""
+    X, y = iris
+    net = small(module=MLP, module__in_features=4, module__out_features=3, lambda1=0.1)
+    net.initialize()
+    net.classes_inferred_ = np.arange(3)
+    net.fit_loop(X, y, epochs=2)
+    assert len(net.history) == 2
+    batch = torch.from_numpy(X), torch.from_numpy(y)
+    loss = net.train_step(batch)["loss"].item()
+    assert loss > net.validation_step(batch)["loss"].item()
+
+
 def test_lbfgs_works(iris):
     net = small(optimizer=torch.optim.LBFGS, lr=0.1, batch_size=-1, lambda2=1e-3)
     assert net.fit(*iris).score(*iris) > 0.9
@@ -737,7 +755,7 @@ BAD_PARAMETERS = [
     ("device", "xla", "device='xla' cannot be used on this machine"),
     ("lr", -1, "lr=-1 must be a finite number >= 0"),
     ("max_epochs", 2.5, r"max_epochs=2\.5 must be an integer >= 0"),
-    ("batch_size", 0, "batch_size=0 must be a positive integer, -1 or 'auto'"),
+    ("batch_size", 0, "batch_size=0 must be a positive integer or -1"),
     ("patience", -1, "patience=-1 must be an integer >= 0"),
     ("validation_fraction", 1.0, r"validation_fraction=1\.0 must be .* 0 and 1"),
     ("random_state", -1, "random_state=-1 must be None, an integer"),

@@ -42,6 +42,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     """Mixin in front of a skorch net. See the classifier for the parameters."""
 
     _rules = RULES
+    _session = None  # while no fit runs
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         optimizer=torch.optim.Adam,
         lr=0.001,
         max_epochs=100,
-        batch_size="auto",
+        batch_size=64,
         shuffle=True,
         early_stopping=False,
         patience=20,
@@ -308,7 +309,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
     def notify(self, method_name, **cb_kwargs):
         getattr(self, method_name)(self, **cb_kwargs)
-        stop, tasks = None, self._session.tasks
+        stop, tasks = None, self._session.tasks if self._session else None
         if tasks and method_name == "on_epoch_begin":
             tasks.begin_epoch(self)
         for _, callback in self.callbacks_:
@@ -328,7 +329,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             return
         seed = epoch_seed(self._seed, len(self.history))
         with seeded(seed, self.device_):
-            if not self._session.lean:
+            if not (self._session and self._session.lean):
                 super().run_single_epoch(
                     iterator, training, prefix, step_fn, **fit_params
                 )
@@ -339,12 +340,15 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
     def train_step(self, batch, **fit_params):
         step = super().train_step(self._training_batch(batch), **fit_params)
-        self.history.record_batch("train_penalty", float(self._session.penalty))
+        if self._session:
+            self.history.record_batch("train_penalty", float(self._session.penalty))
         return step
 
     def _training_batch(self, batch):
         """Note the weights of a batch, and augment it."""
         session = self._session
+        if session is None:
+            return batch
         session.weight = getattr(batch, "weight", None)
         if session.augment is None:
             return batch
@@ -371,7 +375,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         outputs = y_pred[0] if isinstance(y_pred, tuple) else y_pred
         y_true = torch.as_tensor(y_true, device=outputs.device)
         self._check_outputs(outputs, y_true)
-        session = getattr(self, "_session", None)
+        session = self._session
         if not training:
             return self.criterion_(outputs, y_true)
         loss = self._data_loss(outputs, y_true, session.weight if session else None)

@@ -96,7 +96,7 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         if labels is None:
             raise AttributeError("classes_ is there after fit.")
         # While fit runs, callbacks compare predictions with encoded targets.
-        return np.arange(len(labels)) if hasattr(self, "_session") else labels
+        return np.arange(len(labels)) if self._session else labels
 
     @property
     def _n_outputs(self):

@@ -9,9 +9,6 @@ from skorch.dataset import Dataset
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
-# Batch size of batch_size="auto".
-AUTO_BATCH_SIZE = 64
-
 
 class Batch(tuple):
     """A pair (X, y), as skorch unpacks it, that knows the weights of its samples."""

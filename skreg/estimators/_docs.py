@@ -33,8 +33,8 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
         Learning rate.
     max_epochs : int, default=100
         Passes over the training data.
-    batch_size : int or "auto", default="auto"
-        Samples per step; -1 for all of them, "auto" for 64.
+    batch_size : int, default=64
+        Samples per step; -1 for all of them.
     shuffle : bool, default=True
         Draw a new order of the samples for each epoch, unless one batch holds all.
     early_stopping : bool, default=False

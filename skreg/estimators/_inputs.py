@@ -14,7 +14,6 @@ from skorch.dataset import ValidSplit
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from skreg.estimators._data import (
-    AUTO_BATCH_SIZE,
     InMemoryBatches,
     TargetTransform,
     WeightedBatches,
@@ -155,9 +154,11 @@ class DataInput:
 
     def get_split_datasets(self, X, y=None, **fit_params):
         """Return the training data and, if there is any, the validation data."""
-        dataset = with_weight(self.get_dataset(X, y), self._session.sample_weight)
-        if self._session.validation is not None:
-            return dataset, self._session.validation
+        dataset, session = self.get_dataset(X, y), self._session
+        if session:
+            dataset = with_weight(dataset, session.sample_weight)
+        if session and session.validation is not None:
+            return dataset, session.validation
         split = self.train_split
         if split is None and self.early_stopping:
             split = ValidSplit(
@@ -180,9 +181,7 @@ class DataInput:
         prefix = "iterator_train" if training else "iterator_valid"
         iterator, kwargs = getattr(self, prefix), self.get_params_for(prefix)
         kwargs.setdefault("batch_size", self.batch_size)
-        if kwargs["batch_size"] == "auto":
-            kwargs["batch_size"] = AUTO_BATCH_SIZE
-        elif kwargs["batch_size"] == -1:
+        if kwargs["batch_size"] == -1:
             kwargs["batch_size"] = len(dataset)
         if training and iterator in (None, DataLoader):
             kwargs.setdefault("shuffle", self.shuffle)

@@ -26,11 +26,7 @@ def _is_coefficient(value) -> bool:
 
 
 def _is_batch_size(value) -> bool:
-    return (
-        value == "auto"
-        if isinstance(value, str)
-        else (_is_integer(value) and (value > 0 or value == -1))
-    )
+    return _is_integer(value) and (value > 0 or value == -1)
 
 
 def _is_seed(value) -> bool:
@@ -89,7 +85,7 @@ RULES = {
     ),
     "batch_size": Rule(
         _is_batch_size,
-        "a positive integer, -1 or 'auto'",
+        "a positive integer or -1",
         "-1 puts all samples into one batch",
     ),
     "shuffle": Rule(_is_bool, "a bool", "True draws a new order for each epoch"),

@@ -134,7 +134,7 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
             As y was in ``fit``.
         """
         outputs = self._outputs(X)
-        if not hasattr(self, "_session"):  # callbacks compare with encoded targets
+        if self._session is None:  # callbacks compare with encoded targets
             y = outputs * self.target_scale_ + self.target_mean_
             outputs = y.astype(outputs.dtype)
         return outputs.ravel() if self._y_ndim == 1 else outputs
