@@ -131,13 +131,17 @@ class _ElasticNet(torch.autograd.Function):
         return value
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: Tensor):
+        lambda1, lambda2 = ctx.lambdas
+        if torch.is_grad_enabled():  # someone wants to differentiate the gradient
+            weights = ctx.saved_tensors
+            slopes = (lambda1 * w.sign() + 2 * lambda2 * w for w in weights)
+            return None, None, *(grad_output * slope for slope in slopes)
         # Handed over rather than kept: autograd adds the gradient of the data loss to
         # a tensor in place if nobody else holds it. A second backward makes it anew.
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
-            gradient = _gradient(ctx.saved_tensors, *ctx.lambdas)
+            gradient = _gradient(ctx.saved_tensors, lambda1, lambda2)
         # Asking a CUDA tensor for its value would make the host wait for the device.
         if grad_output.device.type != "cpu" or grad_output != 1:
             torch._foreach_mul_(gradient, grad_output)

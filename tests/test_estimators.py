@@ -833,7 +833,7 @@ def test_a_failed_fit_can_be_repeated(iris):
 
 
 def test_initialize_without_data_says_what_is_missing():
-    with pytest.raises(ValueError, match="call fit, or pass module__in_features"):
+    with pytest.raises(ValueError, match="call fit, or pass a module"):
         RegularizedNetClassifier().initialize()
     net = RegularizedNetRegressor(ToyNet, random_state=0).initialize()
     assert len(weights(net)) == 6

@@ -76,6 +76,9 @@ def test_gradient_is_the_numerical_derivative(lambda1, lambda2):
     assert torch.autograd.gradcheck(
         lambda *ws: elastic_net(ws, lambda1, lambda2), params
     )
+    assert torch.autograd.gradgradcheck(
+        lambda *ws: elastic_net(ws, lambda1, lambda2), params
+    )
 
 
 def test_subgradient_at_zero_is_zero():

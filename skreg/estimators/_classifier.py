@@ -31,8 +31,9 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
     {_docs.MODULE}
         It returns logits, or log-probabilities, of shape (n_samples, n_classes).
     criterion : loss class or instance, default=nn.CrossEntropyLoss
-        Called as in PyTorch, with what the module returns: ``nn.NLLLoss`` is for
-        modules that end in ``log_softmax`` (skorch takes the log itself).
+        Called as in PyTorch, with what the module returns: ``nn.NLLLoss`` only with
+        modules that end in ``log_softmax``. (In skorch it is for modules that return
+        probabilities.)
     {_docs.SHARED.format(monitored="accuracy", encoded="class indices from 0 on")}
     class_weight : "balanced" or dict, default=None
         Weights of the classes, by label; they multiply the weights of the samples.

@@ -80,6 +80,15 @@ class Components:
         penalized_parameters(module, self.penalize)  # an unknown pattern raises here
         return self
 
+    def initialize_criterion(self):
+        criterion = self.initialized_instance(
+            self.criterion, self.get_params_for("criterion")
+        )
+        if isinstance(criterion, torch.nn.Module):  # may hold weights of classes
+            criterion = deepcopy(criterion).to(self._torch_dtype)
+        self.criterion_ = criterion
+        return self
+
     def _build_module(self, kwargs):
         module = self.module
         if module is None:
@@ -93,8 +102,9 @@ class Components:
             known["out_features"] = self._n_outputs
         elif module is MLP and "in_features" not in kwargs:
             raise ValueError(
-                "module=None builds an MLP that fits the data, and there are none yet: "
-                "call fit, or pass module__in_features and module__out_features."
+                "module=None builds an MLP that fits the data, and there are none yet, "
+                "or they are no single array: call fit, or pass a module of your own, "
+                "or module__in_features and module__out_features."
             )
         filled = {name: value for name, value in known.items() if name in accepted}
         return module(**{**filled, **kwargs})
@@ -205,7 +215,7 @@ def _set_dropout(module: torch.nn.Module, p: float) -> None:
         for layer in module.modules()
         if isinstance(layer, torch.nn.modules.dropout._DropoutNd)
     ]
-    if not layers:
+    if not layers and p > 0:
         raise ValueError(
             f"dropout={p!r}, but {type(module).__name__} has no dropout layer to set; "
             "add nn.Dropout layers to the module, or leave dropout=None."

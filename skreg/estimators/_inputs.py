@@ -104,8 +104,15 @@ class DataInput:
         dtype = "float32"
         if is_array_like(X):
             dtype, self.input_shape_ = X.dtype, X.shape[1:]
-        elif not isinstance(X, Mapping) and hasattr(first := X[0][0], "shape"):
-            self.input_shape_ = tuple(first.shape)
+        elif not isinstance(X, Mapping):
+            first = X[0][0]
+            if type(first).__module__.startswith("PIL."):
+                raise ValueError(
+                    f"X={type(X).__name__} yields PIL images; give it a transform that "
+                    "makes tensors of them, e.g. torchvision.transforms.ToTensor()."
+                )
+            if hasattr(first, "shape"):
+                self.input_shape_ = tuple(first.shape)
         dtype = np.dtype(dtype if self.dtype == "auto" else self.dtype)
         self._torch_dtype = getattr(torch, dtype.name)
 
@@ -176,6 +183,15 @@ class DataInput:
             valid = self._prepare_validation(valid, None)
         return materialized(train), materialized(valid)
 
+    def _check_last_batch(self, n_samples, batch_size, drop_last=False, **_):
+        alone = n_samples % batch_size == 1 and not drop_last
+        if alone and _has_batch_norm(self.module_):
+            raise ValueError(
+                f"batch_size={batch_size} leaves the last of {n_samples} samples in a "
+                "batch of its own, on which batch normalisation cannot be trained; use "
+                "another batch_size or iterator_train__drop_last=True."
+            )
+
     def get_iterator(self, dataset, training=False):
         """Return an iterable over batches (X, y), without a DataLoader if it can."""
         prefix = "iterator_train" if training else "iterator_valid"
@@ -185,6 +201,7 @@ class DataInput:
             kwargs["batch_size"] = len(dataset)
         if training and iterator in (None, DataLoader):
             kwargs.setdefault("shuffle", self.shuffle)
+            self._check_last_batch(len(dataset), **kwargs)
         simple = iterator is None and kwargs.keys() <= {
             "batch_size",
             "shuffle",
@@ -199,6 +216,11 @@ class DataInput:
             dataset = WeightedDataset(dataset, dataset.weight)
         batches = (iterator or DataLoader)(dataset, **kwargs)
         return WeightedBatches(batches) if is_weighted(dataset) else batches
+
+
+def _has_batch_norm(module) -> bool:
+    batch_norm = torch.nn.modules.batchnorm._BatchNorm
+    return any(isinstance(layer, batch_norm) for layer in module.modules())
 
 
 def _check_weight(sample_weight, y) -> np.ndarray | None:

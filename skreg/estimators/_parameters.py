@@ -61,6 +61,22 @@ _COEFFICIENT = Rule(
 )
 
 RULES = {
+    "module": Rule(
+        lambda module: module is None or callable(module),
+        "None, an nn.Module or a callable that makes one",
+        "None builds an MLP",
+    ),
+    "criterion": Rule(callable, "a loss class or instance", "e.g. nn.CrossEntropyLoss"),
+    "callbacks": Rule(
+        lambda c: c is None or c == "disable" or isinstance(c, list | tuple),
+        "None, 'disable' or a list of callbacks",
+        "callbacks are skorch's, or pairs of name and callback",
+    ),
+    "train_split": Rule(
+        lambda split: split is None or callable(split),
+        "None or a callable that splits a dataset",
+        "e.g. skorch.dataset.ValidSplit(5)",
+    ),
     "lambda1": _COEFFICIENT,
     "lambda2": _COEFFICIENT,
     "dropout": Rule(
