@@ -77,6 +77,13 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="numbers of training images (default: 30 100)",
     )
+    parser.add_argument(
+        "--val-size",
+        type=positive,
+        default=100,
+        metavar="N",
+        help="number of validation images (default: %(default)s)",
+    )
     return parser
 
 
@@ -103,9 +110,11 @@ def run(options: argparse.Namespace) -> None:
     result = l1_l2.run(
         data,
         train_sizes=list(dict.fromkeys(options.train_sizes)),
+        n_valid=options.val_size,
         seeds=range(options.seeds),
         epochs=options.epochs,
         device=options.device,
+        name=Path(options.data).name,
         progress=lambda fits: tqdm(fits, desc=l1_l2.TITLE, unit="fit"),
     )
     report = write_report({l1_l2: result}, options.output)

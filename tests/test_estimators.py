@@ -22,6 +22,7 @@ from skorch.dataset import ValidSplit
 from skorch.helper import predefined_split
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+from torchvision.datasets import FakeData
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
 from skreg.callbacks import AccuracyTracker
@@ -868,3 +869,44 @@ def test_cuda_random_state_is_left_alone_and_dropout_repeats(cuda, images):
     a, b = (small(module=AnimalNetDropout).fit(*images) for _ in range(2))
     assert equal_weights(a, b)
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def test_criterion_with_weights_of_classes_follows_the_dtype(iris):
+    X, y = iris
+    for criterion in (
+        {"criterion__weight": torch.tensor([1.0, 2.0, 3.0])},
+        {"criterion": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]))},
+    ):
+        single, double = small(**criterion).fit(X, y), small(**criterion)
+        double.fit(X.astype(np.float64), y)
+        assert double.criterion_.weight.dtype == torch.float64
+        np.testing.assert_allclose(
+            single.predict_proba(X), double.predict_proba(X), atol=1e-3
+        )
+
+
+def test_a_last_batch_that_batch_normalisation_cannot_take(iris):
+    class Normalized(nn.Module):
+        def __init__(self, in_features, out_features):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(in_features)
+            self.fc = nn.Linear(in_features, out_features)
+
+        def forward(self, x):
+            return self.fc(self.norm(x))
+
+    with pytest.raises(ValueError, match=r"batch_size=149 .*iterator_train__drop_last"):
+        small(module=Normalized, batch_size=149).fit(*iris)
+    small(module=Normalized, batch_size=149, iterator_train__drop_last=True).fit(*iris)
+
+
+def test_images_of_pil_are_no_numbers():
+    dataset = FakeData(6, (3, 8, 8), num_classes=2, transform=None)
+    with pytest.raises(ValueError, match="FakeData yields PIL images; give it a"):
+        small().fit(dataset, y=[0, 1] * 3)
+
+
+@pytest.mark.parametrize("name", ["module", "criterion", "callbacks", "train_split"])
+def test_components_that_are_none(iris, name):
+    with pytest.raises(ValueError, match=f"{name}='x' must be"):
+        small(**{name: "x"}).fit(*iris)

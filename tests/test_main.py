@@ -34,8 +34,11 @@ def test_images_of_the_user(tmp_path, capsys):
                     Image.fromarray(pixels).save(buffer, "PNG")
                     archive.writestr(f"{split}/{label}/{i}.png", buffer.getvalue())
     options = ["--data", str(tmp_path / "mine.zip"), "--output", str(tmp_path / "out")]
-    assert main([*QUICK, *options]) == 0
-    assert "ape, bee" in (tmp_path / "out" / "report.html").read_text()
+    assert main([*QUICK, "--val-size", "40", *options]) == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "ape, bee" in page
+    assert "mine.zip" in page
+    assert "<dd>40</dd>" in page
 
 
 @pytest.mark.parametrize(

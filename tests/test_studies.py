@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from sklearn.utils import Bunch
 
 from skreg.datasets import load_digit_images
@@ -70,6 +71,14 @@ def test_penalties_shrink_the_norm_and_only_those_in_the_net(result):
     none, l1, l2, both = (norms[30, name] for name in l1_l2.NETS)
     assert both < l1 < none
     assert both < l2 < none
+
+
+def test_the_number_of_threads_is_put_back(digits):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    l1_l2.run(digits, train_sizes=[10], n_valid=10, seeds=[0], epochs=1, device="cpu")
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
 
 
 def test_a_seed_is_the_same_start_for_all_four_nets(result):

@@ -13,7 +13,7 @@ from skreg.callbacks import AccuracyTracker
 from skreg.displays import ImageGridDisplay, LearningCurvesDisplay, NormDisplay
 from skreg.estimators import RegularizedNetClassifier
 from skreg.modules import AnimalNet
-from skreg.studies.sampling import draw_sample
+from skreg.studies.sampling import draw_sample, one_thread
 
 TITLE = "L1 and L2 penalties"
 QUESTION = (
@@ -36,6 +36,7 @@ def run(
     lr: float = 5e-3,
     momentum: float = 0.99,
     device: str = "auto",
+    name: str = "images",
     progress: Callable[[Sequence], Iterable] = iter,
 ) -> dict:
     """Fit the four nets on each number of training images, with each seed.
@@ -57,6 +58,8 @@ def run(
         Coefficients in the nets that have them.
     lr, momentum : float, default=5e-3 and 0.99
     device : str, default="auto"
+    name : str, default="images"
+        What the report calls the data.
     progress : callable, default=iter
         Wraps the sequence of fits, as `tqdm` does.
 
@@ -65,11 +68,11 @@ def run(
     dict
         Plain numbers, strings, lists and dicts.
     """
-    fits = [(n, seed, name) for n in train_sizes for seed in seeds for name in NETS]
+    fits = [(n, seed, net) for n in train_sizes for seed in seeds for net in NETS]
     runs = []
-    for n_train, seed, name in progress(fits):
+    for n_train, seed, penalty in progress(fits):
         sample = draw_sample(data, n_train, n_valid, seed)
-        use_l1, use_l2 = NETS[name]
+        use_l1, use_l2 = NETS[penalty]
         net = RegularizedNetClassifier(
             AnimalNet,
             lambda1=use_l1 * lambda1,
@@ -84,25 +87,26 @@ def run(
             callbacks=[AccuracyTracker(on_train=True)],
         )
         start = perf_counter()
-        net.fit(
-            sample.X_train, sample.y_train, X_val=sample.X_valid, y_val=sample.y_valid
-        )
+        X, y, X_val, y_val = sample
+        with one_thread():
+            net.fit(X, y, X_val=X_val, y_val=y_val)
         runs.append(
             {
-                "net": name,
+                "net": penalty,
                 "n_train": n_train,
                 "seed": seed,
                 "seconds": perf_counter() - start,
                 "curves": {key: _padded(net.history[:, key], epochs) for key in CURVES},
                 "layer_norms": {
-                    name: _finite(norm)
-                    for name, norm in net.history[-1, "param_norms"].items()
+                    layer: _finite(norm)
+                    for layer, norm in net.history[-1, "param_norms"].items()
                 },
             }
         )
     return {
         "study": "l1-l2",
         "settings": {
+            "data": name,
             "net": "AnimalNet",
             "images": len(data.target),
             "shape of an image": list(data.data.shape[1:]),
@@ -155,19 +159,19 @@ def findings(result: dict) -> list[str]:
         wide = chosen.assign(seed=_seeds(result, n_train)).pivot(
             index="seed", columns="penalty"
         )
-        for column, unit, scale in (
-            ("best validation accuracy", " points", 100),
-            ("final norm", "", 1),
+        for column, unit, scale, digits in (
+            ("best validation accuracy", " points", 100, 1),
+            ("final norm", "", 1, 2),
         ):
             values = scale * wide[column]
             parts = [
-                _compare(name, values[name] - values["none"], unit)
+                _compare(name, values[name] - values["none"], unit, digits)
                 for name in NETS
                 if name != "none"
             ]
             sentences.append(
                 f"{n_train} training images, {column} against no penalty "
-                f"({values['none'].mean():.1f}{' %' if unit else ''}): "
+                f"({values['none'].mean():.{digits}f}{' %' if unit else ''}): "
                 + "; ".join(parts)
                 + "."
             )
@@ -220,7 +224,8 @@ def captions(result: dict) -> dict[str, str]:
     for n in result["settings"]["training images"]:
         texts[f"accuracy-{n}"] = (
             f"{n} training images: accuracy on training (solid) and validation images "
-            f"(dashed) after each epoch, best validation accuracy dotted{bands}."
+            f"(dashed) after each epoch{bands}. The dotted lines are at the best of "
+            "the mean curves; the table has the mean of each seed's best."
         )
         texts[f"norms-{n}"] = (
             f"{n} training images: Frobenius norm of all parameters after each "
@@ -250,16 +255,16 @@ def _seeds(result, n_train) -> list[int]:
     return [run["seed"] for run in result["runs"] if run["n_train"] == n_train]
 
 
-def _compare(name: str, differences: pd.Series, unit: str) -> str:
-    mean = differences.mean()
+def _compare(name: str, differences: pd.Series, unit: str, digits: int) -> str:
+    mean = round(differences.mean(), digits) + 0.0  # never -0.0
     if len(differences) < 2:
-        return f"{name} {mean:+.1f}{unit} (one seed, no error bar)"
+        return f"{name} {mean:+.{digits}f}{unit} (one seed, no error bar)"
     error = differences.sem()
     verdict = "no clear effect"
     # Equal differences have no deviation to test against; zero is no effect.
     if error > 0 and ttest_1samp(differences, 0).pvalue < 0.05:
         verdict = "higher" if mean > 0 else "lower"
-    return f"{name} {mean:+.1f} ± {error:.1f}{unit} ({verdict})"
+    return f"{name} {mean:+.{digits}f} ± {error:.{digits}f}{unit} ({verdict})"
 
 
 def _finite(value: float) -> float | None:

@@ -91,7 +91,7 @@ def _write_study(study: ModuleType, result: dict, output: Path) -> Section:
     )
     write_atomically(output / f"{name}.json", json.dumps(result).encode())
     return Section(
-        title=study.TITLE,
+        title=f"{study.TITLE}: {result['settings']['data']}",
         question=study.QUESTION,
         settings={key: _readable(value) for key, value in result["settings"].items()},
         findings=study.findings(result),
@@ -107,7 +107,7 @@ def readable_table(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             f"{name} (%)" if "accuracy" in name else name: [
-                _mean_and_error(row["mean"], row["sem"], percent="accuracy" in name)
+                _mean_and_error(row["mean"], row["sem"], "accuracy" in name)
                 for _, row in table[name].iterrows()
             ]
             for name in columns
@@ -116,10 +116,10 @@ def readable_table(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _mean_and_error(mean: float, error: float, *, percent: bool) -> str:
-    scale = 100 if percent else 1
-    text = f"{scale * mean:.1f}"
-    return text if pd.isna(error) else f"{text} ± {scale * error:.1f}"
+def _mean_and_error(mean: float, error: float, percent: bool) -> str:
+    scale, digits = (100, 1) if percent else (1, 2)
+    text = f"{scale * mean:.{digits}f}"
+    return text if pd.isna(error) else f"{text} ± {scale * error:.{digits}f}"
 
 
 def _readable(value) -> str:

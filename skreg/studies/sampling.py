@@ -1,8 +1,11 @@
 """Small training and validation sets drawn from a data set of images."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from sklearn.model_selection import train_test_split
 
 
@@ -13,6 +16,21 @@ class Sample(NamedTuple):
     y_train: np.ndarray
     X_valid: np.ndarray
     y_valid: np.ndarray
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread.
+
+    On nets this small a second one gains little, and where other programs want the
+    processor too, waiting for it at every operation makes a fit ten times slower.
+    """
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def draw_sample(data, n_train: int, n_valid: int, seed: int) -> Sample:
@@ -54,7 +72,8 @@ def _choose(candidates, y, n_first, n_second, seed):
     if len(candidates) < wanted:
         raise ValueError(
             f"{wanted} images are wanted but the data set offers {len(candidates)}; "
-            "use a larger data set or smaller samples."
+            "use a larger data set, or fewer images for training (--train-sizes) or "
+            "validation (--val-size)."
         )
     smallest = min(n for n in (n_first, n_second) if n)
     if smallest < len(classes) or counts.min() < 2:
