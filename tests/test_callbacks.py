@@ -1,3 +1,4 @@
+import signal
 import warnings
 
 import numpy as np
@@ -246,3 +247,13 @@ def test_epochs_are_printed_when_asked(data, capsys):
     printed = capsys.readouterr().out
     assert "train_loss" in printed
     assert len(printed.splitlines()) == 2 + 5  # head, rule, and a line per epoch
+
+
+def test_ctrl_c_inside_a_callback_is_no_wish_of_the_callback(data):
+    class Slow(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            signal.raise_signal(signal.SIGINT)
+            sum(range(1000))
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, callbacks=[Slow()])

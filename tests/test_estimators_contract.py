@@ -44,6 +44,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
+from torch.utils.data import Subset
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
 from skreg.transforms import RandomFlip
@@ -240,8 +241,47 @@ def test_criterion_without_reduction_cannot_be_weighted(iris):
             return nn.functional.cross_entropy(outputs, y)
 
     small(criterion=Loss).fit(*iris)
-    with pytest.raises(ValueError, match="criterion=Loss has no `reduction`"):
+    with pytest.raises(ValueError, match="criterion=Loss has no reduction='mean'"):
         small(criterion=Loss).fit(*iris, np.arange(150.0) + 1)
+
+
+@pytest.mark.parametrize(
+    "params", [{"weight": torch.ones(3)}, {"ignore_index": 1}, {"reduction": "sum"}]
+)
+def test_criterion_that_weighs_by_itself_cannot_be_weighted(iris, params):
+    params = {f"criterion__{name}": value for name, value in params.items()}
+    with pytest.raises(ValueError, match="criterion=CrossEntropyLoss has"):
+        small(**params).fit(*iris, np.arange(150.0) + 1)
+
+
+def test_weights_of_held_out_samples_do_not_weigh(iris):
+    """Heavy validation samples must not make the training loss light."""
+    X, y = iris
+    order = np.random.default_rng(0).permutation(len(y))
+    X, y, heavy = X[order], y[order], np.repeat([1.0, 5.0], 75)
+
+    def first_half(dataset, y=None):
+        return Subset(dataset, range(75)), Subset(dataset, range(75, 150))
+
+    params = {"lambda2": 0.01, "batch_size": -1}
+    split = small(train_split=first_half, **params).fit(X, y, heavy)
+    assert_close_weights(split, small(**params).fit(X[:75], y[:75]), atol=1e-10)
+
+
+@pytest.mark.parametrize("weight", [-1, 0, np.nan, np.inf])
+def test_class_weights_are_checked(iris, weight):
+    with pytest.raises(
+        ValueError, match=r"class_weight=.* must hold finite weights >= 0"
+    ):
+        small(class_weight=dict.fromkeys(range(3), weight)).fit(*iris)
+
+
+def test_huge_weights(iris):
+    X, y = iris
+    heavy = 1e307 * (np.arange(150) % 3 + 1)
+    assert_close_weights(
+        small().fit(X, y, heavy), small().fit(X, y, heavy / 1e307), atol=1e-10
+    )
 
 
 META_CLASSIFIERS = [
@@ -330,6 +370,19 @@ def test_set_params_and_warm_start(iris):
     assert len(net.history) == 1
 
 
+def test_early_stopping_set_on_a_warm_net(iris):
+    net = small(warm_start=True).fit(*iris)
+    net.set_params(early_stopping=True, patience=0, max_epochs=500, lr=0.1).fit(*iris)
+    assert len(net.history) == net.best_epoch_ + 1 < 505
+
+
+def test_predictions_beyond_all_numbers_are_refused(diabetes):
+    X, y = diabetes
+    net = small_regressor().fit(X.astype(np.float32), y * 1e40)
+    with pytest.raises(ValueError, match="y is too large for its dtype"):
+        net.predict(X.astype(np.float32))
+
+
 def test_unknown_parameters(iris):
     with pytest.raises(ValueError, match="Invalid parameter 'lamda'"):
         small().set_params(lamda=1)
@@ -350,6 +403,10 @@ def test_partial_fit_with_classes(iris):
         ValueError, match=r"labels \['d'\] that are none of the classes"
     ):
         net.partial_fit(X[:2], ["a", "d"])
+    with pytest.raises(
+        ValueError, match=r"are not those of the first call, \['a', 'b'"
+    ):
+        net.partial_fit(X, names[y], classes=["a", "b", "c", "d"])
     with pytest.raises(ValueError, match="X has 3 features"):
         net.partial_fit(X[:, :3], names[y])
 
@@ -488,7 +545,8 @@ def test_scoring_monitor_scores_every_epoch(iris):
             scores.append((self.predict(X) == y).mean())
 
     monitor = ScoringMonitor(scoring="accuracy")
-    net = Spy(**small().get_params(deep=False)).set_callbacks(monitor).fit(X, y)
+    net = Spy(**small().get_params(deep=False)).set_callbacks(monitor)
+    net.fit(X, y, np.arange(150) % 3)  # a third of the samples does not count
     log = monitor.get_logs().data_as_pandas
     epochs = log[log["epoch"].notna()] if "epoch" in log else log
     assert len(epochs) >= 5

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
+from dis import opname
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ class _Session:
     penalized: list = field(default_factory=list)
     augment: object = None
     lean: bool = False
+    mean_weight: float = 1.0  # of the training data, when validation data are split off
     # Of the batch at hand:
     weight: torch.Tensor | None = None
     penalty: torch.Tensor | float = 0.0
@@ -165,7 +167,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         A fitted net goes on to predict as it was fitted. For ``partial_fit`` and warm
         starts: ``lr`` and ``optimizer__*`` act on the optimizer at hand; what else
         concerns criterion, optimizer or callbacks renews these and keeps the weights;
-        what concerns the module starts anew.
+        what concerns the module starts anew; ``device`` and ``dtype`` wait for a
+        ``fit`` that starts anew.
 
         Parameters
         ----------
@@ -261,13 +264,13 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         stale = getattr(self, "_stale", set())
         resume = resume and self.initialized_
         resume = resume and not stale & {"module", "hidden_layer_sizes"}
-        original_y = y
+        original = X, y
         X, y, weight = self._prepare(
             X, y, sample_weight, reset=not resume, classes=classes
         )
         validation = self._prepare_validation(X_val, y_val)
         watched = getattr(self, "_skl_callbacks", None)
-        tasks = FitTasks(self, X, original_y) if watched else None
+        tasks = FitTasks(self, *original) if watched else None
         self._session = _Session(weight, validation, tasks)
         try:
             if resume:
@@ -315,9 +318,13 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         for _, callback in self.callbacks_:
             try:
                 getattr(callback, method_name)(self, **cb_kwargs)
-            except (StopTraining, KeyboardInterrupt) as request:
-                # KeyboardInterrupt is how skorch's callbacks end training. Ctrl-C
-                # outside of a callback is the user's, and ends more than this fit.
+            except StopTraining as request:
+                stop = request
+            except KeyboardInterrupt as request:
+                # How callbacks of skorch end training. Ctrl-C is the user's, and ends
+                # more than this fit.
+                if not _is_raised_by_statement(request):
+                    raise
                 stop = request
         if tasks and method_name == "on_epoch_end" and tasks.end_epoch(self):
             stop = StopTraining()
@@ -350,6 +357,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         if session is None:
             return batch
         session.weight = getattr(batch, "weight", None)
+        if session.weight is not None:
+            session.weight = session.weight / session.mean_weight
         if session.augment is None:
             return batch
         X, y = batch
@@ -388,11 +397,19 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     def _data_loss(self, outputs, y_true, weight):
         if weight is None:
             return self.criterion_(outputs, y_true)
-        if not hasattr(self.criterion_, "reduction"):
+        criterion = self.criterion_
+        if getattr(criterion, "reduction", None) != "mean":
             raise ValueError(
-                f"criterion={type(self.criterion_).__name__} has no `reduction`, so "
-                "that samples cannot be weighted; use a criterion of torch.nn, or no "
-                "sample_weight and class_weight."
+                f"criterion={type(criterion).__name__} has no reduction='mean', so "
+                "that samples cannot be weighted; use a criterion of torch.nn as it "
+                "is, or no sample_weight and class_weight."
+            )
+        ignored = getattr(criterion, "ignore_index", -100)
+        if getattr(criterion, "weight", None) is not None or ignored >= 0:
+            raise ValueError(
+                f"criterion={type(criterion).__name__} has weight or ignore_index, "
+                "which cannot be combined with sample_weight and class_weight; say it "
+                "all with these two (weight zero ignores a class)."
             )
         per_sample = copy(self.criterion_)
         per_sample.reduction = "none"
@@ -413,12 +430,14 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     def _outputs(self, X) -> np.ndarray:
         """Return the module's outputs, after the nonlinearity, as one array."""
         check_is_fitted(self)
-        outputs = super().predict_proba(self._validate_X(X))
+        return self._finite(super().predict_proba(self._validate_X(X)))
+
+    def _finite(self, outputs: np.ndarray) -> np.ndarray:
         if not np.isfinite(outputs).all():
             raise ValueError(
                 "The net's outputs are not finite numbers: its training diverged, see "
-                "history[:, 'train_loss']. Fit it again with a smaller lr, or with "
-                "inputs scaled to about [-1, 1]."
+                "history[:, 'train_loss'], or y is too large for its dtype. Fit it "
+                "again with a smaller lr, or with inputs scaled to about [-1, 1]."
             )
         return outputs
 
@@ -432,6 +451,15 @@ def _merged_signature(inherited, own) -> inspect.Signature:
         kind = merged[name].kind if name in merged else parameter.KEYWORD_ONLY
         merged[name] = parameter.replace(kind=kind)
     return inspect.Signature(sorted(merged.values(), key=lambda p: p.kind))
+
+
+def _is_raised_by_statement(error: BaseException) -> bool:
+    """Tell an error of a ``raise`` statement from one that a signal brought."""
+    traceback = error.__traceback__
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    operation = traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
+    return opname[operation] == "RAISE_VARARGS"
 
 
 def _to_device(x, device: torch.device, dtype: torch.dtype):

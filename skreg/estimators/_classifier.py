@@ -130,6 +130,13 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
             )
         return np.searchsorted(labels, y)
 
+    def _check_same_classes(self, classes):
+        if not np.array_equal(np.unique(classes), self.classes_inferred_):
+            raise ValueError(
+                f"classes={list(classes)} are not those of the first call, "
+                f"{self.classes_inferred_.tolist()}; fit anew for other classes."
+            )
+
     def _class_weighted(self, weight, encoded):
         if self.class_weight is None:
             return weight
@@ -138,6 +145,11 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         if isinstance(self.class_weight, dict):
             y = labels[encoded]
             factors = compute_class_weight(self.class_weight, classes=labels, y=y)
+            if not (np.isfinite(factors).all() and factors.min() >= 0 < factors.max()):
+                raise ValueError(
+                    f"class_weight={self.class_weight!r} must hold finite weights "
+                    ">= 0, not all of them zero."
+                )
         else:
             totals = np.bincount(encoded, weight, minlength=len(labels))
             factors = np.divide(1, totals, where=totals > 0, out=np.zeros(len(labels)))

@@ -50,7 +50,7 @@ class Components:
         if stale & {"criterion", "optimizer"}:
             self._initialize_criterion()
             self._initialize_optimizer()
-        if "callbacks" in stale:
+        if stale & {"callbacks", "early_stopping", "patience"}:
             self._initialize_callbacks()
         if self.dropout is not None:
             _set_dropout(self.module_, self.dropout)

@@ -173,6 +173,14 @@ def with_weight(dataset, weight: np.ndarray | None):
     return dataset
 
 
+def weight_of(dataset) -> np.ndarray | None:
+    """Return the weights of a dataset's samples, if they have some."""
+    if isinstance(dataset, Subset):
+        weight = weight_of(dataset.dataset)
+        return None if weight is None else weight[np.asarray(dataset.indices)]
+    return getattr(dataset, "weight", None)
+
+
 def is_weighted(dataset) -> bool:
     """Tell whether a dataset, or the one it is a subset of, is a `WeightedDataset`."""
     while isinstance(dataset, Subset):

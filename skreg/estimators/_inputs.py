@@ -25,6 +25,7 @@ from skreg.estimators._data import (
     materialized,
     targets_of,
     to_numpy,
+    weight_of,
     with_weight,
 )
 from skreg.estimators._randomness import seeded
@@ -61,6 +62,8 @@ class DataInput:
             y = self._targets_of_dataset(X, y)
         y = self._check_targets(y)
         weight = _check_weight(sample_weight, y)
+        if classes is not None and not reset:
+            self._check_same_classes(classes)
         if weight is not None and not weight.all():
             present = np.flatnonzero(weight)
             X, y, weight = _take(X, present), y[present], weight[present]
@@ -181,7 +184,11 @@ class DataInput:
             valid, "indices"
         ):  # no Subset of `dataset`
             valid = self._prepare_validation(valid, None)
-        return materialized(train), materialized(valid)
+        train, valid = materialized(train), materialized(valid)
+        weight = weight_of(train)
+        if session and weight is not None:
+            session.mean_weight = weight.mean()
+        return train, valid
 
     def _check_last_batch(self, n_samples, batch_size, drop_last=False, **_):
         alone = n_samples % batch_size == 1 and not drop_last
@@ -233,8 +240,6 @@ def _check_weight(sample_weight, y) -> np.ndarray | None:
         dtype=np.float64,
         input_name="sample_weight",
     )
-    if weight.ndim == 0:
-        weight = np.full(len(y), weight)
     if weight.shape != (len(y),):
         raise ValueError(
             f"sample_weight.shape={weight.shape} must be ({len(y)},): one weight for "
@@ -254,6 +259,7 @@ def _check_weight(sample_weight, y) -> np.ndarray | None:
 def _normalized(weight: np.ndarray | None) -> np.ndarray | None:
     if weight is None or weight.min() == weight.max():
         return None
+    weight = weight / weight.max()  # the mean of huge weights is beyond all numbers
     return weight / weight.mean()
 
 

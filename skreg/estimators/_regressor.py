@@ -76,6 +76,9 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         tags.target_tags.multi_output = True
         return tags
 
+    def _check_same_classes(self, classes):
+        """Do nothing: regressions have no classes."""
+
     @property
     def _n_outputs(self):
         return len(self.target_mean_)
@@ -136,5 +139,6 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         outputs = self._outputs(X)
         if self._session is None:  # callbacks compare with encoded targets
             y = outputs * self.target_scale_ + self.target_mean_
-            outputs = y.astype(outputs.dtype)
+            with np.errstate(over="ignore"):  # an error says it
+                outputs = self._finite(y.astype(outputs.dtype))
         return outputs.ravel() if self._y_ndim == 1 else outputs
