@@ -906,7 +906,17 @@ def test_images_of_pil_are_no_numbers():
         small().fit(dataset, y=[0, 1] * 3)
 
 
-@pytest.mark.parametrize("name", ["module", "criterion", "callbacks", "train_split"])
+def test_too_few_samples_to_hold_some_out():
+    with pytest.raises(
+        ValueError, match=r"hold out validation_fraction=0\.1 of 3 .*X_val"
+    ):
+        small(early_stopping=True).fit([[0.0], [1], [2]], [0, 1, 2])
+
+
+COMPONENTS = ["module", "criterion", "callbacks", "train_split"]
+
+
+@pytest.mark.parametrize("name", [*COMPONENTS, "predict_nonlinearity", "verbose"])
 def test_components_that_are_none(iris, name):
     with pytest.raises(ValueError, match=f"{name}='x' must be"):
         small(**{name: "x"}).fit(*iris)

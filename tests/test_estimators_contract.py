@@ -638,6 +638,12 @@ def test_augmentation_is_searchable(images):
     )
 
 
+def test_augmentation_modules_are_copied(images):
+    augment = nn.Dropout(0.1).eval()
+    small(augment=augment).fit(*images)
+    assert not augment.training
+
+
 def test_bad_augmentation(images):
     with pytest.raises(TypeError, match="augment"):
         small(augment="flip").fit(*images)

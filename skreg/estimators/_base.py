@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from dis import opname
 
@@ -307,7 +307,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             augment = self.initialized_instance(augment, kwargs)
         augment = as_augmentation(augment)
         if isinstance(augment, torch.nn.Module):
-            augment = augment.to(self.device_).train()
+            augment = deepcopy(augment).to(self.device_).train()
         return augment
 
     def notify(self, method_name, **cb_kwargs):

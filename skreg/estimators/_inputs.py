@@ -179,7 +179,16 @@ class DataInput:
         if split is None:
             return dataset, None
         with seeded(self._seed, torch.device("cpu")):
-            train, valid = split(dataset, y, **fit_params)
+            try:
+                train, valid = split(dataset, y, **fit_params)
+            except ValueError as error:
+                if self.train_split is not None:
+                    raise
+                raise ValueError(
+                    "early_stopping=True cannot hold out validation_fraction="
+                    f"{self.validation_fraction} of {len(dataset)} samples ({error}). "
+                    "Pass X_val and y_val to fit, or more samples."
+                ) from error
         if valid is not None and not hasattr(
             valid, "indices"
         ):  # no Subset of `dataset`

@@ -72,6 +72,16 @@ RULES = {
         "None, 'disable' or a list of callbacks",
         "callbacks are skorch's, or pairs of name and callback",
     ),
+    "predict_nonlinearity": Rule(
+        lambda f: f is None or callable(f) or (isinstance(f, str) and f == "auto"),
+        "'auto', None or a callable",
+        "'auto' makes probabilities of logits",
+    ),
+    "verbose": Rule(
+        lambda v: isinstance(v, Integral | np.bool_),
+        "an integer",
+        "1 prints a line per epoch",
+    ),
     "train_split": Rule(
         lambda split: split is None or callable(split),
         "None or a callable that splits a dataset",
