@@ -19,6 +19,7 @@ from skreg.estimators._inputs import DataInput
 from skreg.estimators._parameters import RULES, check_parameters
 from skreg.estimators._randomness import epoch_seed, seeded
 from skreg.estimators._tasks import CallbackSupportMixin, FitTasks, with_callbacks
+from skreg.estimators._training import train
 from skreg.objective import penalized_objective
 from skreg.penalties import penalized_parameters
 from skreg.transforms import as_augmentation
@@ -292,7 +293,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self._session.lean = is_lean(self, RegularizedNet)
         self.notify("on_train_begin", X=X, y=y)
         try:
-            self.fit_loop(X, y, **fit_params)
+            train(self, X, y, fit_params)
         except StopTraining:
             pass
         except KeyboardInterrupt:
