@@ -30,13 +30,15 @@ import numpy as np
 import torch
 from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from skreg import attacks
 from skreg.estimators._adversarial import loss_of_inputs
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._data import is_array_like
+from skreg.estimators._parameters import RULES
+from skreg.estimators._randomness import draw_seed
 
 __all__ = ["fgsm", "make_robust_scorer", "pgd", "robust_accuracy"]
 
@@ -312,6 +314,9 @@ class _Attack:
                 f"step_size={step_size!r} must be None or a finite number > 0; None is "
                 "2.5 * eps / steps."
             )
+        rule = RULES["random_state"]
+        if not rule.accepts(random_state):
+            raise ValueError(f"random_state={random_state!r} must be {rule.allowed}.")
         self.name, self.norm, self.bounds = name, norm, bounds
         self.batch_size, self.steps, self.step_size = batch_size, steps, step_size
         self.random_state = random_state
@@ -356,8 +361,7 @@ class _Attack:
             # Drawn for all samples at once, and on the CPU, so that neither the device
             # nor the size of the batches decide.
             generator = torch.Generator()
-            rng = check_random_state(self.random_state)
-            generator.manual_seed(int(rng.randint(np.iinfo(np.int32).max)))
+            generator.manual_seed(draw_seed(self.random_state))
             start = attacks.random_start(X, eps, self.norm, generator)
         common = {"norm": self.norm, "bounds": bounds}
         with attacks.evaluation_mode(net.module_):
