@@ -74,7 +74,7 @@ def test_the_worst_input_of_a_linear_loss(seed, eps, norm, n_features):
     straight = pgd(loss, X, eps, steps=4, norm=norm)
     torch.testing.assert_close(loss(straight), worst)
     start = random_start(X, eps, norm, torch.Generator().manual_seed(seed))
-    climbed = loss(pgd(loss, X, eps, steps=20, norm=norm, start=start))
+    climbed = loss(pgd(loss, X, eps, steps=20, norm=norm, starts=[start]))
     # Along the surface of a ball of L2 a climb slows down towards the top.
     atol = 1e-9 if norm == "linf" else 0.05 * eps * torch.linalg.vector_norm(w).item()
     torch.testing.assert_close(climbed, worst, rtol=0, atol=atol)
@@ -110,7 +110,7 @@ def test_attacks_stay_near_and_within_bounds(seed, eps, norm, is_pgd, steps):
 
     if is_pgd:
         start = random_start(X, eps, norm, torch.Generator().manual_seed(seed))
-        options = {"steps": steps, "start": start}
+        options = {"steps": steps, "starts": [start]}
         attacked = pgd(loss, X, eps, norm=norm, bounds=(low, high), **options)
     else:
         attacked = fgsm(loss, X, eps, norm=norm, bounds=(low, high))
@@ -157,8 +157,12 @@ def test_pgd_never_ends_below_its_start(seed, eps, norm):
 
     start = random_start(X, eps, norm, torch.Generator().manual_seed(seed))
     assert (loss(pgd(loss, X, eps, steps=3, norm=norm)) >= loss(X)).all()
-    attacked = pgd(loss, X, eps, steps=3, norm=norm, start=start)
+    attacked = pgd(loss, X, eps, steps=3, norm=norm, starts=[start])
     assert (loss(attacked) >= loss(X + start)).all()
+    again = pgd(loss, X, eps, steps=3, norm=norm, starts=[None, start])
+    straight = pgd(loss, X, eps, steps=3, norm=norm)
+    highest = torch.maximum(loss(attacked), loss(straight))
+    torch.testing.assert_close(loss(again), highest)
 
 
 @pytest.mark.parametrize("norm", NORMS)

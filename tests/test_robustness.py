@@ -89,7 +89,7 @@ def test_of_a_linear_net_it_is_known(norm, attack):
     w, b = weight[1] - weight[0], bias[1] - bias[0]
     margin = np.where(y == "yes", 1, -1) * (X @ w + b)
     distance = margin / np.linalg.norm(w, 1 if norm == "linf" else 2)
-    eps = np.linspace(0, 1, 21)
+    eps = np.linspace(0, 1, 11)
     options = {"attack": attack, "norm": norm, "bounds": FREE}
     if attack == "pgd":
         options |= {"steps": 40, "step_size": 0.2}
@@ -207,12 +207,22 @@ def test_no_eps_no_change(iris, iris_net):
 def test_the_start_is_random_and_decided_by_random_state(digits, digits_net):
     X, y = digits[2][:50], digits[3][:50]
     options = {"eps": 0.1, "steps": 2}
+    straight = pgd(digits_net, X, y, n_restarts=0, **options)
+    repeated = pgd(digits_net, X, y, n_restarts=0, random_state=1, **options)
+    assert_array_equal(straight, repeated)
     one = pgd(digits_net, X, y, random_state=1, **options)
     assert_array_equal(one, pgd(digits_net, X, y, random_state=1, **options))
     assert (one != pgd(digits_net, X, y, random_state=2, **options)).any()
     state = np.random.RandomState(0)
     first = pgd(digits_net, X, y, random_state=state, **options)
     assert (first != pgd(digits_net, X, y, random_state=state, **options)).any()
+    odds = [
+        digits_net.predict_proba(x)[np.arange(50), y]
+        for x in (straight, one, pgd(digits_net, X, y, n_restarts=5, **options))
+    ]
+    assert (odds[1] <= odds[0] + 1e-6).all()
+    assert (odds[2] <= odds[0] + 1e-6).all()
+    assert odds[2].sum() < odds[1].sum()
     fresh = [pgd(digits_net, X, y, random_state=None, **options) for _ in range(2)]
     assert (fresh[0] != fresh[1]).any()
 
@@ -224,7 +234,8 @@ def test_the_size_of_batches_plays_no_part(iris, iris_net, batch_size, norm):
     options = {"eps": 0.2, "norm": norm, "steps": 4}
     expected = pgd(iris_net, X, y, **options)
     attacked = pgd(iris_net, X, y, batch_size=batch_size, **options)
-    assert_allclose(attacked, expected, rtol=0, atol=1e-9)
+    # Sums of products are rounded differently in batches of other sizes.
+    assert_allclose(attacked, expected, rtol=0, atol=1e-6)
 
 
 def test_batches_bound_what_is_computed_at_once(iris):
@@ -356,10 +367,13 @@ def test_as_the_adversarial_robustness_toolbox(digits, digits_net, norm):
     theirs = ProjectedGradientDescent(
         peer, **size, eps_step=step_size, max_iter=20, verbose=False
     ).generate(X, y)
-    ours = pgd(digits_net, X, y, step_size=step_size, **options)
+    ours = pgd(digits_net, X, y, step_size=step_size, n_restarts=0, **options)
+    assert np.median(np.abs(ours - theirs)) < 1e-3
     scores = digits_net.score(ours, y), digits_net.score(theirs, y)
-    assert abs(scores[0] - scores[1]) < 0.02
+    assert abs(scores[0] - scores[1]) < 0.01
     assert max(scores) < digits_net.score(X, y) - 0.3
+    both = pgd(digits_net, X, y, step_size=step_size, **options)
+    assert digits_net.score(both, y) <= scores[0]
 
 
 # -- scorer -------------------------------------------------------------------------
@@ -411,7 +425,7 @@ def test_scorer_is_robust_accuracy(iris, iris_net):
         ({"eps": "0.1"}, "eps='0.1' must be"),
         ({"eps": True}, "eps=True must be"),
         ({"norm": 2}, r"norm=2 must be one of \('linf', 'l2'\)"),
-        ({"batch_size": 0}, "batch_size=0 must be a positive integer"),
+        ({"batch_size": 0}, "batch_size=0 must be an integer >= 1"),
         ({"bounds": (5, 9)}, r"X must lie within bounds=\(5, 9\).*from 0.1 to 7.9"),
         ({"bounds": 3}, "bounds=3 must be None or a pair"),
         ({"bounds": (np.zeros(3), 9)}, r"of the shape of one sample, \(4,\)"),
@@ -426,8 +440,9 @@ def test_bad_options(iris, iris_net, options, match):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"steps": 0}, "steps=0 must be a positive integer"),
-        ({"steps": 2.5}, "steps=2.5 must be a positive integer"),
+        ({"steps": 0}, "steps=0 must be an integer >= 1"),
+        ({"steps": 2.5}, "steps=2.5 must be an integer >= 1"),
+        ({"n_restarts": -1}, "n_restarts=-1 must be an integer >= 0"),
         ({"random_state": "one"}, "random_state='one' must be None, an integer"),
         ({"step_size": 0}, "step_size=0 must be None or a finite number > 0"),
     ],

@@ -92,6 +92,12 @@ def attacked(net, X: Tensor, y, bounds, fit_params: dict) -> Tensor:
     with evaluation_mode(net.module_):
         if net.adversarial_steps == 1:
             return fgsm(loss, X, eps, norm=norm, bounds=bounds)
-        start = random_start(X, eps, norm)
-        steps = net.adversarial_steps
-        return pgd(loss, X, eps, steps=steps, norm=norm, bounds=bounds, start=start)
+        return pgd(
+            loss,
+            X,
+            eps,
+            steps=net.adversarial_steps,
+            norm=norm,
+            bounds=bounds,
+            starts=[random_start(X, eps, norm)],
+        )
