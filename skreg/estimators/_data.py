@@ -70,9 +70,14 @@ class InMemoryBatches:
     batch_size : int
         One batch holds all samples, unshuffled, if there are no more than this.
     shuffle : bool, default=False
-        Draw a new order for each pass, from torch's default generator.
+        Draw a new order for each pass.
     drop_last : bool, default=False
         Leave out the last batch if it is smaller than the others.
+
+    Attributes
+    ----------
+    generator : torch.Generator or None
+        Where orders are drawn from; None is torch's default generator.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class InMemoryBatches:
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
+        self.generator = None
 
     def __len__(self) -> int:
         n_full, rest = divmod(len(self.dataset), self.batch_size)
@@ -96,7 +102,7 @@ class InMemoryBatches:
     def __iter__(self) -> Iterator[Batch]:
         X, y, weight = self.dataset.tensors(self.device)
         if self.shuffle and len(X) > self.batch_size:
-            order = torch.randperm(len(X)).to(self.device)
+            order = torch.randperm(len(X), generator=self.generator).to(self.device)
             picks = order.split(self.batch_size)
         else:
             starts = range(0, len(X), self.batch_size)
