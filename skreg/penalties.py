@@ -170,27 +170,19 @@ def elastic_net_into(
     Tensor of shape ()
         ``lambda1 * sum |w| + lambda2 * sum w ** 2``
     """
-    value = params[0].new_zeros(())
-    if lambda1:
-        for g, w in zip(gradient, params, strict=True):
+    value = 0.0
+    for g, w in zip(gradient, params, strict=True):
+        if lambda1:
             torch.sign(w, out=g)
-        value.add_(_sum_of_products(gradient, params), alpha=lambda1)
-        torch._foreach_mul_(gradient, lambda1)
-        if lambda2:
-            torch._foreach_add_(gradient, params, alpha=2 * lambda2)
-    else:
-        for g, w in zip(gradient, params, strict=True):
+            value = value + torch.dot(g.flatten(), w.flatten()).mul_(lambda1)
+            g.mul_(lambda1)
+            if lambda2:
+                g.add_(w, alpha=2 * lambda2)
+        else:
             torch.mul(w, 2 * lambda2, out=g)
-    if lambda2:
-        value.add_(_sum_of_products(params, params), alpha=lambda2)
-    return value
-
-
-def _sum_of_products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-    dots = [
-        torch.dot(a.flatten(), b.flatten()) for a, b in zip(left, right, strict=True)
-    ]
-    return dots[0] if len(dots) == 1 else torch.stack(dots).sum()
+        if lambda2:
+            value = value + torch.dot(w.flatten(), w.flatten()).mul_(lambda2)
+    return value if isinstance(value, Tensor) else params[0].new_zeros(())
 
 
 def parameter_norms(params: Iterable[Tensor]) -> list[float]:

@@ -18,6 +18,7 @@ from skreg.callbacks import (
     NormTracker,
 )
 from skreg.estimators._epochs import are_original
+from skreg.estimators._steps import make_step
 from skreg.objective import penalize_into
 
 # What a subclass may override to change what is computed from a batch.
@@ -117,6 +118,7 @@ class HandTraining:
             self.parameters, self.gradient_views, strict=True
         ):
             parameter.grad = gradient
+        self.optimizer_step = make_step(self.net.optimizer_)
 
     def step(self, X: Tensor, y: Tensor) -> tuple[Tensor, Tensor | float]:
         """Take a step on a training batch; return objective and penalty."""
@@ -133,7 +135,7 @@ class HandTraining:
             if penalty is not None:
                 self.unpenalized_gradient.zero_()
             self.backprop.backward(gradient, accumulate=penalty is not None)
-        net.optimizer_.step()
+        self.optimizer_step()
         self._evaluated = None
         return (loss, 0.0) if penalty is None else (loss + penalty, penalty)
 
