@@ -139,7 +139,7 @@ class Broker:
         self._pause(call.parent, partial(self._open, call))
 
     def _pause(self, task, note) -> None:
-        """Give the turn away; `note` writes down what for. Return when it comes back."""
+        """Give the turn away, and wait for it; `note` writes down what for."""
         task.pause()
         with self._lock:
             may_pause = not (self._closed or task.call.cancelled)
@@ -257,7 +257,7 @@ class Broker:
                     self._advance()
 
     def _close(self) -> None:
-        """End all tasks. Nothing that an interrupt may have left undone is relied on."""
+        """End all tasks, whatever an interrupt may have left half done."""
         self._closed = True
         while True:
             with self._lock:

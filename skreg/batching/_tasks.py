@@ -58,7 +58,9 @@ class Call:
 
     @property
     def cancelled(self) -> bool:
-        return self._cancelled or self.parent is not None and self.parent.call.cancelled
+        return self._cancelled or (
+            self.parent is not None and self.parent.call.cancelled
+        )
 
     @property
     def over(self) -> bool:
