@@ -13,22 +13,25 @@ __all__ = ["RegularizedNetClassifier", "RegularizedNetRegressor"]
 __version__ = "0.1.0"
 
 
-def _register_backend():
-    """Let joblib know the backend "skreg"."""
-    import_module("skreg.batching")
-
-
-if "joblib.parallel" in sys.modules:
-    # Where joblib looks up a backend that it does not know yet, and has it registered.
-    sys.modules["joblib.parallel"].EXTERNAL_BACKENDS["skreg"] = _register_backend
-
-
 def __getattr__(name):
     if name in _HOME:
-        _register_backend()
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'skreg' has no attribute {name!r}")
 
 
 def __dir__():
     return sorted([*globals(), *_HOME])
+
+
+def _make_backend(**params):
+    return import_module("skreg.batching").SkregBackend(**params)
+
+
+def _register_backend():
+    """Tell joblib of the backend "skreg", without loading it."""
+    joblib = sys.modules.get("joblib")
+    if joblib is not None:  # else whoever loads it, loads an estimator first
+        joblib.register_parallel_backend("skreg", _make_backend)
+
+
+_register_backend()

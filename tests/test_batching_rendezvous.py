@@ -282,6 +282,16 @@ def test_tasks_that_are_made_by_a_search(iris, batches):
     assert batches == [2, 3]
 
 
+def test_fits_wait_for_each_other_as_far_as_memory_goes(iris, batches, monkeypatch):
+    X = iris[0].astype(np.float32)
+    fold = X.nbytes * 5 / 6
+    monkeypatch.setattr(skreg.batching._backend, "memory", lambda: 8 * 3.5 * fold)
+    with joblib.parallel_config("skreg"):
+        cross_val_score(small(), X, iris[1], cv=6)
+    assert batches[0] == 4
+    assert sum(batches) == 6
+
+
 # -- failures -------------------------------------------------------------------------
 
 
@@ -622,6 +632,79 @@ def test_no_more_threads_than_the_system_gives(iris, batches, monkeypatch):
     assert max(batches) == 5
 
 
+# -- progress -------------------------------------------------------------------------
+
+
+def test_joblib_tells_the_progress(iris, capsys):
+    with joblib.parallel_config("skreg", verbose=11):
+        cross_val_score(small(), *iris, cv=5)
+    lines = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in lines if "Done   3 out of   5" in line]
+    assert "remaining" in line
+    assert "Done   5 out of   5" in lines[-1]
+
+
+def test_callbacks_of_scikit_learn_see_all_fits_and_epochs(iris):
+    pytest.importorskip("sklearn.callback", reason="comes with scikit-learn 1.9")
+    begun, ended = [], []
+
+    class Recorder:
+        max_propagation_depth = None
+
+        def setup(self, estimator, context):
+            pass
+
+        teardown = setup
+
+        def on_fit_task_begin(self, estimator, context, **kwargs):
+            begun.append(context.task_name)
+
+        def on_fit_task_end(self, estimator, context, **kwargs):
+            ended.append(context.task_name)
+
+    search = GridSearchCV(small(), GRID, cv=3, refit=False)
+    with joblib.parallel_config("skreg"):
+        search.set_callbacks(Recorder()).fit(*iris)
+    for names in (begun, ended):
+        assert names.count("fit") == 1 + 18
+        assert names.count("epoch") == 36
+
+
+# -- the name -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import joblib, skreg",
+        "from skreg.estimators import RegularizedNetClassifier; import joblib",
+    ],
+)
+def test_joblib_knows_the_name(imports):
+    use = "Parallel()([joblib.delayed(pow)(2, 3)]) == [8]"
+    script = f"""
+{imports}
+import sys
+assert ("torch" in sys.modules) == ("import joblib, skreg" != {imports!r})
+with joblib.parallel_config("skreg"):
+    assert joblib.{use}
+assert joblib.Parallel(backend="skreg")([joblib.delayed(pow)(2, 3)]) == [8]
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_package_alone_loads_nothing():
+    script = "import skreg, sys; assert not {'joblib', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, "many"])
+def test_bad_number_of_fits(value):
+    message = f"max_in_flight={value!r} must be a positive integer"
+    with pytest.raises(ValueError, match=message):
+        joblib.parallel_config("skreg", max_in_flight=value)
+
+
 # -- Ctrl-C ---------------------------------------------------------------------------
 
 INTERRUPTED = """
@@ -664,18 +747,16 @@ with joblib.parallel_config("skreg"):
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
 @pytest.mark.parametrize("moment", ["training", "waiting"])
 def test_interrupt_ends_a_search(moment):
-    process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, "1" if moment == "waiting" else "0.1"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == f"{moment}\n"
-    process.send_signal(signal.SIGINT)
-    started = time.monotonic()
-    assert process.stdout.readline() == "interrupted\n", process.stderr.read()
-    # A task that computes is let end: here, the rest of its two seconds.
-    assert time.monotonic() - started < 5
-    output, errors = process.communicate(timeout=60)
-    assert output.splitlines()[-2:] == ["['MainThread']", "5"], errors
+    lr = "1" if moment == "waiting" else "0.1"
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, lr], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == f"{moment}\n"
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        assert process.stdout.readline() == "interrupted\n"
+        # A task that computes is let end: here, the rest of its two seconds.
+        assert time.monotonic() - started < 5
+        output = process.stdout.read().splitlines()
+    assert output[-2:] == ["['MainThread']", "5"]
     assert process.returncode == 0

@@ -1,9 +1,8 @@
 """The joblib backend "skreg": every fit of a search is trained in one program."""
 
-from joblib import register_parallel_backend
-
+from skreg import _register_backend
 from skreg.batching._backend import SkregBackend
 
 __all__ = ["SkregBackend"]
 
-register_parallel_backend("skreg", SkregBackend)
+_register_backend()

@@ -14,6 +14,7 @@ from joblib.parallel import (
 
 from skreg.batching._broker import Broker
 from skreg.batching._engine import train_together
+from skreg.batching._memory import memory
 from skreg.batching._tasks import Call, current_task
 
 __all__ = ["SkregBackend"]
@@ -31,7 +32,8 @@ class SkregBackend(ThreadingBackend):
         Joblib's own.
     max_in_flight : int, default=256
         Number of fits that may wait for each other, each in a thread of its own and
-        with its own part of the data. A longer search runs in waves.
+        with its own part of the data. A longer search runs in waves, and so does one
+        whose waiting fits would hold more than a quarter of the memory.
 
     Notes
     -----
@@ -90,6 +92,8 @@ class SkregBackend(ThreadingBackend):
         return Broker(
             partial(train_together, verbose=self.parallel.verbose),
             max_in_flight=self.max_in_flight,
+            # The task and the net hold a copy each, and training needs room as well.
+            max_bytes=memory() / 8,
             n_running=n_jobs,
         )
 

@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 import torch
 
 from skreg.batching._jobs import Job
+from skreg.batching._memory import size_of
 from skreg.batching._tasks import Call, Task
 from skreg.batching._warnings import WarningState
 
@@ -43,6 +44,8 @@ class Broker:
         task go on early.
     max_in_flight : int, default=256
         Number of fits that may wait: of threads, and of copies of training data.
+    max_bytes : float, default=inf
+        Size of the training data of fits that may wait.
     n_running : int, default=1
         Number of tasks that may run at the same time. With one, whatever belongs to
         the interpreter (the filters of warnings, NumPy's global generator) is used as
@@ -57,11 +60,13 @@ class Broker:
         train_batch: Callable[[list[Job]], None],
         *,
         max_in_flight: int = 256,
+        max_bytes: float = float("inf"),
         n_running: int = 1,
         patience: float = 5.0,
     ):
         self._train_batch = train_batch
         self._max_in_flight = max_in_flight
+        self._max_bytes = max_bytes
         self._n_running = n_running
         self._patience = patience
         # Of C, as are the queues: an interrupt cannot leave them half acquired.
@@ -306,8 +311,13 @@ class Broker:
         return len(self._active()) < self._n_running
 
     def _may_begin(self) -> bool:
-        in_flight = len(self._waiting) + len(self._training)
-        return self._queue and in_flight < self._max_in_flight and self._has_turn()
+        return self._queue and self._has_room() and self._has_turn()
+
+    def _has_room(self) -> bool:
+        fits = [job for job, _ in itertools.chain(self._waiting, self._training)]
+        if len(fits) >= self._max_in_flight:
+            return False
+        return not fits or sum(size_of(job.X) for job in fits) < self._max_bytes
 
     def _active(self) -> set:
         return self._running - self._stuck
