@@ -637,7 +637,7 @@ def test_no_more_threads_than_the_system_gives(iris, batches, monkeypatch):
 
 def test_joblib_tells_the_progress(iris, capsys):
     with joblib.parallel_config("skreg", verbose=11):
-        cross_val_score(small(), *iris, cv=5)
+        GridSearchCV(small(), {"lr": [1e-3]}, cv=5).fit(*iris)
     lines = capsys.readouterr().err.splitlines()
     (line,) = [line for line in lines if "Done   3 out of   5" in line]
     assert "remaining" in line
