@@ -180,7 +180,7 @@ def test_written_out_backpropagation_trains_as_autograd_does(iris, params, monke
 
 
 class UsesHand(Callback):
-    def on_train_begin(self, net, **kwargs):
+    def on_epoch_begin(self, net, **kwargs):
         self.by_hand_ = net._session.hand is not None
 
 

@@ -295,8 +295,6 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self._session.penalized = self._penalized_parameters()
         self._session.augment = self._make_augmentation()
         self._session.lean = is_lean(self, RegularizedNet)
-        if self._session.lean:
-            self._session.hand = make_hand_training(self, RegularizedNet)
         self.notify("on_train_begin", X=X, y=y)
         try:
             train(self, X, y, fit_params)
@@ -337,6 +335,12 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             stop = StopTraining()
         if stop is not None:  # when all callbacks have seen the last epoch
             raise StopTraining from stop
+
+    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+        """Run the epochs of a fit, as in skorch."""
+        if self._session and self._session.lean:
+            self._session.hand = make_hand_training(self, RegularizedNet)
+        return super().fit_loop(X, y, epochs, **fit_params)
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
         if iterator is None:
