@@ -261,6 +261,7 @@ def loss_head(criterion) -> Callable[..., tuple[Tensor, Tensor]] | None:
         Maps (outputs, targets, scale) to the loss and its gradient in the outputs.
         `scale` is what each sample's loss is multiplied with before the sum: 1 / n, or
         the weights of the samples divided by n, as a tensor of shape (n,) or (B, n).
+        Targets of shape (n, ...) are those of all nets of a stack.
         The loss is of shape () or, for a stack, (B,). None for a criterion that is
         not ``nn.CrossEntropyLoss`` or ``nn.MSELoss`` with the mean over samples.
     """
@@ -301,7 +302,8 @@ def cross_entropy(
     gradient : Tensor of the shape of `outputs`
     """
     log_p = torch.log_softmax(outputs, -1)
-    wanted = torch.zeros_like(log_p).scatter_(-1, targets.unsqueeze(-1), 1.0)
+    targets = targets.expand(log_p.shape[:-1]).unsqueeze(-1)
+    wanted = torch.zeros_like(log_p).scatter_(-1, targets, 1.0)
     if isinstance(label_smoothing, Tensor) or label_smoothing:
         wanted.mul_(1 - label_smoothing).add_(label_smoothing / outputs.shape[-1])
     loss = _sum_of_products(log_p, wanted, scale).neg_()

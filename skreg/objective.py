@@ -3,8 +3,9 @@ r"""The objective that training minimises: data loss + penalty, defined once.
 .. math:: \mathrm{objective} = \mathrm{loss}(\hat y, y)
     + \lambda_1 \sum |w| + \lambda_2 \sum w^2
 
-A single fit and a batch of fits both call :func:`penalized_objective`, or where the
-gradient is written out :func:`penalize_into`; validation and test losses never do.
+A single fit calls :func:`penalized_objective`, or where the gradient is written out
+:func:`penalize_into`; a stack of fits :func:`stacked_penalize_into`. Validation and test
+losses never do.
 """
 
 from collections.abc import Sequence
@@ -12,9 +13,19 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from skreg.penalties import Coefficient, elastic_net, elastic_net_into
+from skreg.penalties import (
+    Coefficient,
+    elastic_net,
+    elastic_net_into,
+    stacked_elastic_net_into,
+)
 
-__all__ = ["Objective", "penalize_into", "penalized_objective"]
+__all__ = [
+    "Objective",
+    "penalize_into",
+    "penalized_objective",
+    "stacked_penalize_into",
+]
 
 
 class Objective(NamedTuple):
@@ -95,6 +106,34 @@ def penalize_into(
     if not params or (_is_zero(lambda1) and _is_zero(lambda2)):
         return None
     return elastic_net_into(gradient, params, lambda1, lambda2)
+
+
+def stacked_penalize_into(
+    gradients: Sequence[Tensor],
+    params: Sequence[Tensor],
+    lambda1: Sequence[Tensor | None],
+    lambda2: Sequence[Tensor | None],
+) -> Tensor | None:
+    """Write the gradients of the penalties of B nets into `gradients`.
+
+    Parameters
+    ----------
+    gradients : sequence of Tensor of shape (B, ...)
+        Overwritten, if there is a penalty.
+    params : sequence of Tensor of shape (B, ...)
+    lambda1, lambda2 : sequence of (Tensor of shape (B,) or None)
+        Coefficients for each of `params`: zero for the nets that do not penalise it,
+        None if no net does.
+
+    Returns
+    -------
+    Tensor of shape (B,) or None
+        The penalties; None, and nothing written, if no net has one.
+    """
+    if all(coefficient is None for coefficient in [*lambda1, *lambda2]):
+        return None
+    parts = map(stacked_elastic_net_into, gradients, params, lambda1, lambda2)
+    return sum(parts)
 
 
 def _is_zero(coefficient: Coefficient) -> bool:

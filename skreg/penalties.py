@@ -25,6 +25,7 @@ __all__ = [
     "l2_penalty",
     "parameter_norms",
     "penalized_parameters",
+    "stacked_elastic_net_into",
 ]
 
 Coefficient = float | Tensor
@@ -183,6 +184,38 @@ def elastic_net_into(
         if lambda2:
             value = value + torch.dot(w.flatten(), w.flatten()).mul_(lambda2)
     return value if isinstance(value, Tensor) else params[0].new_zeros(())
+
+
+def stacked_elastic_net_into(
+    gradient: Tensor, params: Tensor, lambda1: Tensor | None, lambda2: Tensor | None
+) -> Tensor:
+    """As `elastic_net_into`, for one parameter of B nets with their own coefficients.
+
+    Parameters
+    ----------
+    gradient : Tensor of shape (B, ...)
+        Overwritten.
+    params : Tensor of shape (B, ...)
+    lambda1, lambda2 : Tensor of shape (B,) or None
+        None is zero for all nets.
+
+    Returns
+    -------
+    Tensor of shape (B,)
+        The penalty of each net.
+    """
+    one_each = (-1, *[1] * (params.ndim - 1))
+    value = params.new_zeros(len(params))
+    if lambda1 is None:
+        gradient.zero_()
+    else:
+        torch.sign(params, out=gradient)
+        value += lambda1 * params.abs().flatten(1).sum(1)
+        gradient *= lambda1.view(one_each)
+    if lambda2 is not None:
+        gradient.addcmul_(params, lambda2.view(one_each), value=2)
+        value += lambda2 * torch.linalg.vector_norm(params.flatten(1), dim=1).square()
+    return value
 
 
 def parameter_norms(params: Iterable[Tensor]) -> list[float]:

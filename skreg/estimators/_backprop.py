@@ -17,7 +17,7 @@ from skreg.callbacks import (
     EpochLog,
     NormTracker,
 )
-from skreg.estimators._epochs import are_original
+from skreg.estimators._epochs import overridden
 from skreg.estimators._steps import make_step
 from skreg.objective import penalize_into
 
@@ -56,7 +56,7 @@ def make_hand_training(net, reference: type):
     can = (
         layers
         and head
-        and are_original(net, reference, COMPUTATION_METHODS)
+        and not overridden(net, reference, COMPUTATION_METHODS)
         and all(w.dtype == net._torch_dtype for w in parameters)
         and {id(w) for w in parameters} == {id(w) for w in _optimized(net.optimizer_)}
         # On a GPU dropout's own kernel has a stream of its own.
@@ -107,7 +107,7 @@ class HandTraining:
         )
         self.layers = layers
         # A callback or method of the user's may change weights where nobody sees it.
-        self._may_reuse = are_original(net, reference, EPOCH_METHODS) and all(
+        self._may_reuse = not overridden(net, reference, EPOCH_METHODS) and all(
             type(callback) in KNOWN_CALLBACKS for _, callback in net.callbacks_
         )
         self._evaluated = None

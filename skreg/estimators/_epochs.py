@@ -43,7 +43,7 @@ def is_lean(net, reference: type) -> bool:
         The class whose methods an epoch here stands in for.
     """
     return (
-        are_original(net, reference, BATCH_METHODS)
+        not overridden(net, reference, BATCH_METHODS)
         and type(net.history) is History
         and net._optimizers == ["optimizer"]
         and type(net.optimizer_).__module__.startswith("torch.optim.")
@@ -52,15 +52,17 @@ def is_lean(net, reference: type) -> bool:
     )
 
 
-def are_original(net, reference: type, methods: Sequence[str]) -> bool:
-    """Tell whether the class of `net` overrides none of these methods of `reference`.
+def overridden(net, reference: type, methods: Sequence[str]) -> list[str]:
+    """Return which of these methods of `reference` the class of `net` overrides.
 
     `reference` is a mixin: what it does not define is skorch's.
     """
-    return all(
-        getattr(type(net), name) is getattr(reference, name, vars(NeuralNet).get(name))
+    return [
+        name
         for name in methods
-    )
+        if getattr(type(net), name)
+        is not getattr(reference, name, vars(NeuralNet).get(name))
+    ]
 
 
 def _sees_batches(callback) -> bool:

@@ -20,43 +20,50 @@ def make_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
         The function is ``optimizer.step`` itself if this is not a fused SGD, Adam or
         AdamW, or if somebody listens to its steps.
     """
-    kernel, groups = KERNELS.get(type(optimizer)), optimizer.param_groups
+    kernel = KERNELS.get(type(optimizer))
     listened_to = (
         "step" in vars(optimizer)  # a scheduler's wrapper
         or optimizer._optimizer_step_pre_hooks
         or optimizer._optimizer_step_post_hooks
     )
-    if kernel is None or listened_to or len(groups) > 1:
-        return optimizer.step
-    group = groups[0]
-    if not group["fused"] or group.get("amsgrad") or group["differentiable"]:
+    if kernel is None or listened_to or not all(map(_is_plain, optimizer.param_groups)):
         return optimizer.step
     return _KernelStep(optimizer, kernel)
+
+
+def _is_plain(group) -> bool:
+    return group["fused"] and not group.get("amsgrad") and not group["differentiable"]
 
 
 class _KernelStep:
     def __init__(self, optimizer, kernel):
         self.optimizer = optimizer
         self.kernel = kernel
-        self.params = optimizer.param_groups[0]["params"]
-        self.state = None
+        self.states = None
 
     def __call__(self):
-        state, group = self.optimizer.state, self.optimizer.param_groups[0]
-        last = self.state and state.get(self.params[-1])
-        if not last or any(a[-1] is not last[key] for key, a in self.state.items()):
+        if self.states is None or not self._is_current():
             self.optimizer.step()  # makes the state
-            self.state = self._gather()
+            self.states = [self._gather(group) for group in self.optimizer.param_groups]
             return
-        gradients = [w.grad for w in self.params]
         with torch.no_grad():
-            self.kernel(group, self.params, gradients, **self.state)
+            for group, state in zip(
+                self.optimizer.param_groups, self.states, strict=True
+            ):
+                gradients = [w.grad for w in group["params"]]
+                self.kernel(group, group["params"], gradients, **state)
 
-    def _gather(self) -> dict[str, list[torch.Tensor]]:
+    def _gather(self, group) -> dict[str, list[torch.Tensor]]:
         """Return the state's tensors as lists along the parameters."""
-        states = [self.optimizer.state[w] for w in self.params]
+        states = [self.optimizer.state[w] for w in group["params"]]
         names = [name for name, value in states[0].items() if value is not None]
         return {name: [state[name] for state in states] for name in names}
+
+    def _is_current(self) -> bool:
+        """Tell whether the state is the same as before, and not one that was loaded."""
+        group, state = self.optimizer.param_groups[0], self.states[0]
+        now = self.optimizer.state.get(group["params"][0], {})
+        return all(now.get(name) is values[0] for name, values in state.items())
 
 
 def _adam(group, params, gradients, step, exp_avg, exp_avg_sq, decoupled=False):
