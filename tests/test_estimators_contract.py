@@ -43,10 +43,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted
+from skorch.callbacks import EpochTimer
+from skorch.dataset import ValidSplit
 from torch import nn
-from torch.utils.data import Subset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
+from skreg.modules import MLP, AnimalNetDropout
 from skreg.transforms import RandomFlip
 
 SGD = {"optimizer": torch.optim.SGD, "lr": 0.05, "optimizer__momentum": 0.9}
@@ -196,6 +199,73 @@ def test_weights_survive_the_validation_split(iris):
     weighted = small(**split).fit(X, y, zero_or_one)
     dropped = small(**split).fit(X[1::2], y[1::2])
     assert equal_weights(weighted, dropped)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, list, pd.Series, torch.from_numpy])
+def test_groups_follow_the_samples_that_have_weight(iris, kind):
+    X, y = iris
+    zero_or_one, groups = (np.arange(150) % 4 > 0).astype(float), np.arange(150) % 3
+    params = {"train_split": ValidSplit(GroupKFold(3))}
+    weighted = small(**params).fit(X, y, zero_or_one, groups=kind(groups))
+    rows = zero_or_one > 0
+    dropped = small(**params).fit(X[rows], y[rows], groups=groups[rows])
+    assert equal_weights(weighted, dropped)
+    assert weighted.history[:, "valid_loss"] == dropped.history[:, "valid_loss"]
+
+
+def test_other_fit_params_follow_the_samples_too(iris):
+    X, y = iris
+    seen = {}
+
+    def split(dataset, y=None, *, months, name, table):
+        seen.update(months=months, name=name, table=table)
+        return Subset(dataset, range(50)), None
+
+    class Named(MLP):
+        def forward(self, x, months=None, name=None, table=None):
+            return super().forward(x)
+
+    net = small(module=Named, train_split=split)
+    weight = np.arange(150) % 2
+    table, name = {"a": 1}, "n" * 150
+    net.fit(X, y, weight, months=list(range(150)), name=name, table=table)
+    assert list(seen["months"]) == list(range(1, 150, 2))
+    assert seen["name"] is name
+    assert seen["table"] is table
+
+
+def test_groups_are_held_out_as_a_whole_by_early_stopping(iris):
+    X, y = iris
+    groups, held_out = np.arange(150) // 10, []
+
+    class Spy(RegularizedNetClassifier):
+        def get_split_datasets(self, X, y=None, **fit_params):
+            train, valid = super().get_split_datasets(X, y, **fit_params)
+            held_out.extend([train.X, valid.X])
+            return train, valid
+
+    Spy(early_stopping=True, max_epochs=1, random_state=0).fit(X, y, groups=groups)
+    rows = [{tuple(row) for row in part} for part in held_out]
+    sides = [{g for x, g in zip(X, groups, strict=True) if tuple(x) in r} for r in rows]
+    assert len(held_out[1]) == 20  # two of fifteen groups
+    assert len(sides[1] - sides[0]) == 2
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        small().fit(X, y, groups=groups[:-1])
+
+
+def test_a_class_of_weight_zero_is_a_class(iris):
+    """As for LogisticRegression: y tells the classes, whatever the weights."""
+    X, y = iris
+    labels, no_cats = np.array(["ape", "bee", "cat"])[y], (y < 2).astype(float)
+    net = small(max_epochs=40, lr=0.02).fit(X, labels, no_cats)
+    peer = LogisticRegression().fit(X, labels, no_cats)
+    assert list(net.classes_) == list(peer.classes_) == ["ape", "bee", "cat"]
+    assert net.predict_proba(X).shape == (150, 3)
+    assert net.score(X[:100], labels[:100]) == 1
+    told = small(max_epochs=40, lr=0.02, classes=["ape", "bee", "cat"])
+    assert equal_weights(net, told.fit(X[:100], labels[:100]))
+    with pytest.raises(ValueError, match="sample_weight leaves only 1 class: 'ape'"):
+        small().fit(X, labels, (y == 0).astype(float))
 
 
 def test_class_weight_is_a_weight_of_samples(iris):
@@ -370,6 +440,36 @@ def test_set_params_and_warm_start(iris):
     assert len(net.history) == 1
 
 
+def test_dropout_none_on_a_warm_net_is_the_dropout_of_the_module(iris):
+    X, y = iris
+    net = small(module=AnimalNetDropout, module__in_features=4, dropout=0.125)
+    net.fit(X, y)
+    layers = net.module_.dropout1, net.module_.dropout2
+    net.set_params(dropout=None).partial_fit(X, y)
+    assert [layer.p for layer in layers] == [0.5, 0.3]
+    layers[0].p = 0.25  # by hand, which nobody has asked to undo
+    pickle.loads(pickle.dumps(net)).partial_fit(X, y)
+    net.partial_fit(X, y)
+    assert [layer.p for layer in layers] == [0.25, 0.3]
+    net.set_params(dropout=0.75).partial_fit(X, y)
+    copied = pickle.loads(pickle.dumps(net)).set_params(dropout=None)
+    copied.partial_fit(X, y)
+    assert copied.module_.dropout1.p == 0.5
+
+
+def test_device_and_dtype_of_a_warm_net_wait(iris):
+    X, y = iris
+    net, peer = (small(device="cpu").fit(X, y) for _ in range(2))
+    net.set_params(dtype="float32", device="cuda:7")
+    assert np.array_equal(net.predict_proba(X), peer.predict_proba(X))
+    assert equal_weights(net.partial_fit(X, y), peer.partial_fit(X, y))
+    assert net.device_.type == "cpu"
+    with pytest.raises(ValueError, match="device='cuda:7' cannot be used"):
+        net.fit(X, y)
+    net.set_params(device="cpu").fit(X, y)
+    assert weights(net)[0].dtype == torch.float32
+
+
 def test_early_stopping_set_on_a_warm_net(iris):
     net = small(warm_start=True).fit(*iris)
     net.set_params(early_stopping=True, patience=0, max_epochs=500, lr=0.1).fit(*iris)
@@ -388,6 +488,74 @@ def test_unknown_parameters(iris):
         small().set_params(lamda=1)
     with pytest.raises(ValueError, match="unexpected argument"):
         small(modul__x=1).fit(*iris)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"module__nope": 1}, "module__nope=1 is no argument of module=MLP, .*activ"),
+        ({"optimizer__nope": 1}, "optimizer__nope=1 is no .*Adam, .*optimizer__betas"),
+        (
+            {"criterion__nope": 1},
+            "criterion__nope=1 is no .*CrossEntropyLoss, .*weight",
+        ),
+        ({"iterator_train__nope": 1}, "iterator_train__nope=1 is no .*num_workers"),
+        ({"iterator_valid__nope": 1}, "iterator_valid__nope=1 is no .*num_workers"),
+        ({"dataset__nope": 1}, "dataset__nope=1 is no .*dataset__length"),
+        ({"augment__nope": 1}, "augment__nope=1 is no .*augment=None, .* none"),
+        ({"callbacks__norm": None}, "callbacks__norm=None names no callback; .*norms"),
+        (
+            {"criterion": nn.CrossEntropyLoss(), "criterion__nope": 1},
+            "criterion__nope=1 is no argument of criterion=CrossEntropyLoss",
+        ),
+        (
+            {"augment": RandomFlip, "augment__nope": 1},
+            "augment=RandomFlip, which accepts augment__horizontal, augment__vertical",
+        ),
+        ({"module": nn.Bilinear}, "module=Bilinear cannot .*in1_features, module__in2"),
+        ({"module__a": 1, "lr": -1}, r"lr=-1 must be .*\n.*module__a=1 is no"),
+    ],
+)
+def test_arguments_that_components_do_not_take(iris, params, message):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        small(**params).fit(*iris)
+    net = small().fit(*iris).set_params(**params)
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        net.partial_fit(*iris)
+
+
+def test_arguments_that_components_do_take(iris):
+    class Open(MLP):
+        def __init__(self, in_features, out_features, **anything):
+            super().__init__(in_features, out_features)
+
+    net = small(
+        module=Open,
+        module__nope=1,
+        optimizer__param_groups=[("fc1.*", {"lr": 0.5})],
+        callbacks=[("mine", EpochTimer())],
+        callbacks__mine=None,
+        callbacks__early_stopping__patience=3,
+        iterator_train__drop_last=True,
+    )
+    assert net.fit(*iris).optimizer_.param_groups[0]["lr"] == 0.5
+
+
+def test_a_data_loader_is_no_data(iris):
+    X, y = iris
+    loader = DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(y)))
+    for call in (
+        lambda: small().fit(loader),
+        lambda: small().fit(loader, y),
+        lambda: small().partial_fit(loader),
+        lambda: small().fit(X, y, X_val=loader),
+        lambda: small().fit(X, y).predict(loader),
+    ):
+        with pytest.raises(
+            ValueError, match=r"is a DataLoader, .*batch_size=.*workers"
+        ):
+            call()
+    assert small().fit(loader.dataset).score(loader.dataset, y) > 0
 
 
 def test_partial_fit_with_classes(iris):
@@ -460,6 +628,58 @@ def test_save_and_load_params(iris, tmp_path, use_safetensors):
     assert other.device == "auto"
 
 
+def test_weights_may_be_saved_and_loaded_before_there_are_data(iris, tmp_path):
+    X, y = iris
+    params = {"module": MLP, "module__in_features": 4, "module__out_features": 3}
+    saved, loaded = (small(**params, random_state=i).initialize() for i in (0, 1))
+    saved.save_params(f_params=tmp_path / "weights")
+    loaded.load_params(f_params=tmp_path / "weights")
+    assert equal_weights(saved, loaded)
+    probabilities = loaded.predict_proba(X)
+    assert probabilities.shape == (150, 3)
+    for call in (
+        loaded.predict,
+        lambda X: loaded.score(X, y),
+        lambda X: loaded.classes_,
+    ):
+        with pytest.raises(
+            NotFittedError, match="call fit, or set the parameter class"
+        ):
+            call(X)
+    with pytest.raises(NotFittedError):
+        check_is_fitted(loaded)
+    loaded.set_params(classes=["a", "b", "c"])
+    assert np.array_equal(
+        loaded.predict(X), np.array(["a", "b", "c"])[probabilities.argmax(axis=1)]
+    )
+    value = {"module": MLP, "module__in_features": 4, "module__out_features": 1}
+    with pytest.raises(NotFittedError):
+        RegularizedNetRegressor(**value).initialize().predict(X)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("regression", [False, True])
+def test_training_goes_on_from_loaded_weights(iris, dtype, regression):
+    """Fine-tuning, as with skorch: initialize, load_params, partial_fit."""
+    X, y = iris[0].astype(dtype), iris[1]
+    make, n_outputs = (small_regressor, 1) if regression else (small, 3)
+    net = make(module=MLP(4, n_outputs), max_epochs=2).initialize()
+    start = copy.deepcopy(net.module_)
+    with pytest.raises(NotFittedError):
+        net.predict(X)
+    for _ in range(2):
+        net.partial_fit(X, y)
+    assert weights(net)[0].dtype == torch.from_numpy(X).dtype
+    assert equal_weights(net, make(module=start, max_epochs=4).fit(X, y))
+    assert net.n_features_in_ == 4
+    with pytest.raises(ValueError, match="X has 3 features"):
+        net.partial_fit(X[:, :3], y)
+    warm = make(module=MLP(4, n_outputs), warm_start=True, max_epochs=0).initialize()
+    before = copy.deepcopy(warm.module_).to(torch.from_numpy(X).dtype)
+    warm.fit(X, y)
+    assert all(map(torch.equal, warm.module_.parameters(), before.parameters()))
+
+
 def test_html_and_text_representation(iris):
     net = small(lambda1=0.5)
     assert "lambda1=0.5" in repr(net)
@@ -488,6 +708,27 @@ def test_sample_weight_and_groups_are_routed(iris):
     assert not equal_weights(pipeline[-1], unweighted[-1])
     best = small(lambda1=search.best_params_["regularizednetclassifier__lambda1"])
     assert equal_weights(search.best_estimator_[-1], best.fit(scaled, y, sample_weight))
+
+
+def test_groups_reach_the_train_split_of_a_net_that_asks_for_them(iris):
+    X, y = iris
+    groups = np.arange(len(y)) % 5
+    params = {"train_split": ValidSplit(GroupKFold(2))}
+    with sklearn.config_context(enable_metadata_routing=True):
+        asking = small(**params).set_fit_request(groups=True)
+        search = GridSearchCV(asking, {"lambda1": [0.1]}, cv=GroupKFold(3))
+        search.fit(X, y, groups=groups)
+        pipeline = make_pipeline(asking).fit(X, y, groups=groups)
+    alone = small(lambda1=0.1, **params).fit(X, y, groups=groups)
+    assert equal_weights(search.best_estimator_, alone)
+    assert (
+        alone.history[:, "valid_loss"]
+        == (search.best_estimator_.history[:, "valid_loss"])
+    )
+    assert equal_weights(pipeline[0], small(**params).fit(X, y, groups=groups))
+    by_name = make_pipeline(small(**params))
+    by_name.fit(X, y, regularizednetclassifier__groups=groups)
+    assert equal_weights(by_name[0], pipeline[0])
 
 
 # -- scikit-learn's callbacks -------------------------------------------------------

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from torch.utils.data import ChainDataset
+from torch.nn import Bilinear
+from torch.utils.data import ChainDataset, DataLoader
 
 from skreg import RegularizedNetClassifier
 from skreg.modules import AnimalNet
@@ -27,7 +28,9 @@ def test_bad_input_does_what_the_table_says(code, message):
         "X": rng.normal(size=(20, 3)),
         "y": np.arange(20) % 2,
         "AnimalNet": AnimalNet,
+        "Bilinear": Bilinear,
         "ChainDataset": ChainDataset,
+        "DataLoader": DataLoader,
         **{name: getattr(np, name) for name in ("nan", "inf", "where", "zeros")},
     }
     with pytest.raises(ValueError, match=re.escape(message)):
