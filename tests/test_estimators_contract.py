@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 import sys
+import warnings
 
 import joblib
 import numpy as np
@@ -13,6 +14,7 @@ import sklearn
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
@@ -41,6 +43,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import EpochTimer
@@ -97,10 +100,28 @@ def test_estimator_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
 
-def failed_checks(estimator):
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_dataframe_column_names_consistency,
+        estimator_checks.check_inplace_ensure_writeable,
+    ],
+)
+@pytest.mark.parametrize("net", [RegularizedNetClassifier, RegularizedNetRegressor])
+def test_checks_that_scikit_learn_keeps_for_its_own(net, check):
+    check(net.__name__, net(random_state=0))
+
+
+def failed_checks(estimator, name, record_property=None):
     results = check_estimator(estimator, on_fail=None, on_skip=None)
     assert len(results) > 40
-    return {r["check_name"] for r in results if r["status"] in ("failed", "xfail")}
+    assert not [r for r in results if r["status"] == "skipped"]
+    failed = {r["check_name"] for r in results if r["status"] != "passed"}
+    if record_property:
+        passed = sum(r["status"] == "passed" for r in results)
+        counts = f"{name}: {passed} passed, {len(results) - passed} failed"
+        record_property("checks", f"{counts} {sorted(failed) or ''}")
+    return failed
 
 
 @pytest.mark.filterwarnings("ignore")  # what the checks provoke; failures are counted
@@ -108,13 +129,59 @@ def failed_checks(estimator):
     ("ours", "peer"),
     [(RegularizedNetClassifier, LogisticRegression), (RegularizedNetRegressor, Ridge)],
 )
-def test_pipelines_fail_no_check_that_those_of_scikit_learn_pass(ours, peer):
+def test_pipelines_fail_no_check_that_those_of_scikit_learn_pass(
+    ours, peer, record_property
+):
     """Any Pipeline replaces the list ``steps`` in fit, which two checks object to."""
-    of_pipelines = failed_checks(make_pipeline(StandardScaler(), peer()))
-    assert failed_checks(make_pipeline(StandardScaler(), ours(random_state=0))) <= (
+    of_pipelines = failed_checks(make_pipeline(StandardScaler(), peer()), "peer")
+    pipeline = make_pipeline(StandardScaler(), ours(random_state=0))
+    assert failed_checks(pipeline, f"Pipeline of {ours.__name__}", record_property) <= (
         of_pipelines
         & {"check_dont_overwrite_parameters", "check_estimators_overwrite_params"}
     )
+
+
+@pytest.mark.cuda
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("device", ["cuda", "auto"])
+@pytest.mark.parametrize("ours", [RegularizedNetClassifier, RegularizedNetRegressor])
+def test_estimator_checks_pass_on_cuda(cuda, ours, device, record_property):
+    name = f"{ours.__name__}(device={device!r})"
+    assert not failed_checks(ours(device=device), name, record_property)
+
+
+class ByName(nn.Module):
+    def __init__(self, out_features):
+        super().__init__()
+        self.fc = nn.Linear(4, out_features)
+
+    def forward(self, inputs):
+        return self.fc(inputs)
+
+
+@pytest.mark.parametrize("net", [RegularizedNetClassifier, RegularizedNetRegressor])
+def test_tags_are_true(iris, net):
+    X, y = iris[0].astype(np.float32), iris[1]
+    n_outputs = 3 if net is RegularizedNetClassifier else 1
+    accepted = {
+        "two_d_array": (net(max_epochs=1), X),
+        "three_d_array": (net(max_epochs=1), X.reshape(150, 2, 2)),
+        "dict": (net(ByName(n_outputs), max_epochs=1), {"inputs": X}),
+    }
+    refused = {
+        "one_d_array": X[:, 0],
+        "sparse": csr_array(X),
+        "string": np.full((150, 2), "a"),
+        "allow_nan": np.where(X > 0, np.nan, X),
+    }
+    tags = net().__sklearn_tags__().input_tags
+    for tag, (estimator, data) in accepted.items():
+        assert getattr(tags, tag), tag
+        assert estimator.fit(data, y).predict(data).shape == (150,)
+    for tag, data in refused.items():
+        assert not getattr(tags, tag), tag
+        with pytest.raises((TypeError, ValueError)):
+            net().fit(data, y)
 
 
 # -- weights of samples and classes -------------------------------------------------
@@ -606,6 +673,26 @@ def test_round_trips(iris, tmp_path, way):
     assert equal_weights(unfitted.fit(X, y), small(**params).fit(X, y))
 
 
+@pytest.mark.parametrize("device", ["cuda", "auto"])
+def test_pickles_that_say_cuda_load_on_a_cpu(iris, device, monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device: real pickles are tested")
+    X, y = iris
+    net = small(early_stopping=True).fit(X, y).set_params(device=device)
+    net.device_ = torch.device("cuda")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        pickled = pickle.dumps(net)
+    assert b"cuda:0" in pickled
+    net.device_ = torch.device("cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # skorch says that the device has changed
+        loaded = pickle.loads(pickled)
+    assert loaded.device_.type == "cpu"
+    assert np.array_equal(loaded.predict_proba(X), net.predict_proba(X))
+    assert equal_weights(loaded.partial_fit(X, y), net.partial_fit(X, y))
+
+
 def test_clone_keeps_every_parameter():
     net = RegularizedNetRegressor(
         nn.Linear, module__in_features=3, lambda1=0.1, callbacks__norms=None, dropout=0
@@ -796,6 +883,18 @@ def test_scoring_monitor_scores_every_epoch(iris):
 
 
 @callback_api
+def test_scoring_monitor_follows_the_fits_of_a_search(iris):
+    from sklearn.callback import ScoringMonitor
+
+    monitor = ScoringMonitor(scoring="accuracy")
+    net = small(max_epochs=3).set_callbacks(monitor)
+    GridSearchCV(net, {"lambda1": [0, 0.1]}, cv=2).fit(*iris)
+    log = monitor.get_logs().data_as_pandas
+    assert len(log) == 5 * (3 + 1)  # of each fit: its epochs, and the whole
+    assert log["accuracy"].between(0, 1).all()
+
+
+@callback_api
 @pytest.mark.parametrize("alone", [True, False])
 def test_progress_bar_shows_epochs_inside_the_search(iris, alone, capsys, monkeypatch):
     from sklearn.callback import ProgressBar
@@ -976,9 +1075,37 @@ SEARCHES = {
 
 @pytest.mark.parametrize("kind", SEARCHES)
 def test_searches_do_not_depend_on_n_jobs(iris, kind):
-    one, two = (SEARCHES[kind](*iris, n_jobs) for n_jobs in (1, 2))
-    assert np.array_equal(one, two)
+    one = SEARCHES[kind](*iris, 1)
     assert np.isfinite(one).all()
+    for backend, n_jobs in BACKENDS:
+        with joblib.parallel_config(backend):
+            assert np.array_equal(one, SEARCHES[kind](*iris, n_jobs)), backend
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"lambda1": [0, 0.1]},
+        {"lambda2": [0, 0.1]},
+        {"dropout": [0, 0.5]},
+        {"lr": [1e-3, 1e-1]},
+        {"optimizer": [torch.optim.Adam, torch.optim.RMSprop]},
+        {"hidden_layer_sizes": [4, (8, 8)]},
+        {"augment": [None, RandomFlip(0.5, 0.5)]},
+    ],
+    ids=lambda grid: next(iter(grid)),
+)
+def test_each_parameter_is_searched_alike_in_threads(images, grid):
+    searches = [
+        GridSearchCV(small(lr=0.01), grid, cv=2, scoring="neg_log_loss", n_jobs=n_jobs)
+        for n_jobs in (1, 2)
+    ]
+    with joblib.parallel_config("threading"):
+        for search in searches:
+            search.fit(*images)
+    one, two = (search.cv_results_["mean_test_score"] for search in searches)
+    assert one[0] != one[1]  # the parameter does something
+    assert np.array_equal(one, two)
 
 
 def test_halving_over_epochs(iris):
@@ -1071,6 +1198,41 @@ def test_pickles_of_cuda_load_where_there_is_none(cuda, iris, tmp_path):
         )
         environment = {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": ":".join(sys.path)}
         subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+@pytest.mark.cuda
+def test_pickles_of_a_cpu_go_on_on_cuda(cuda, iris):
+    X, y = iris
+    net = small(device="auto", max_epochs=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        net.fit(X, y)
+        assert net.device_.type == "cpu"
+        expected, pickled = net.predict_proba(X), pickle.dumps(net)
+    loaded = pickle.loads(pickled)
+    assert loaded.device_.type == "cuda"
+    assert next(loaded.module_.parameters()).device.type == "cuda"
+    np.testing.assert_allclose(loaded.predict_proba(X), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        loaded.partial_fit(X, y).predict_proba(X),
+        small(device="cpu", max_epochs=4).fit(X, y).predict_proba(X),
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.cuda
+def test_weights_saved_on_one_device_load_on_the_other(cuda, iris, tmp_path):
+    X, y = iris
+    for safe in (False, True):
+        for source, target in (("cuda", "cpu"), ("cpu", "cuda")):
+            net = small(device=source).fit(X, y)
+            net.save_params(f_params=tmp_path / "weights", use_safetensors=safe)
+            other = small(device=target, random_state=1).fit(X, y)
+            other.load_params(f_params=tmp_path / "weights", use_safetensors=safe)
+            assert next(other.module_.parameters()).device.type == target
+            np.testing.assert_allclose(
+                other.predict_proba(X), net.predict_proba(X), rtol=1e-6
+            )
 
 
 @pytest.mark.cuda
