@@ -1009,7 +1009,8 @@ def sequential_search(iris):
 def test_grid_search_scores_do_not_depend_on_n_jobs(
     iris, sequential_search, backend, n_jobs
 ):
-    with joblib.parallel_config(backend, n_jobs=n_jobs):
+    # Arrays of more than a kilobyte reach other processes as read-only memory maps.
+    with joblib.parallel_config(backend, n_jobs=n_jobs, max_nbytes="1K"):
         search = GridSearchCV(small(), GRID, cv=3).fit(*iris)
     scores = [
         name for name in search.cv_results_ if "score" in name and "time" not in name
