@@ -3,8 +3,8 @@ r"""The objective that training minimises: data loss + penalty, defined once.
 .. math:: \mathrm{objective} = \mathrm{loss}(\hat y, y)
     + \lambda_1 \sum |w| + \lambda_2 \sum w^2
 
-A single fit and a batch of fits both call :func:`penalized_objective`; validation
-and test losses never do.
+A single fit and a batch of fits both call :func:`penalized_objective`, or where the
+gradient is written out :func:`penalize_into`; validation and test losses never do.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from skreg.penalties import Coefficient, elastic_net
+from skreg.penalties import Coefficient, elastic_net, elastic_net_into
 
-__all__ = ["Objective", "penalized_objective"]
+__all__ = ["Objective", "penalize_into", "penalized_objective"]
 
 
 class Objective(NamedTuple):
@@ -69,6 +69,32 @@ def penalized_objective(
         return Objective(loss, 0.0)
     penalty = elastic_net(params, lambda1, lambda2)
     return Objective(loss + penalty, penalty.detach())
+
+
+def penalize_into(
+    gradient: Sequence[Tensor],
+    params: Sequence[Tensor],
+    lambda1: float = 0.0,
+    lambda2: float = 0.0,
+) -> Tensor | None:
+    """Write the gradient of the penalty into `gradient`, without autograd.
+
+    Parameters
+    ----------
+    gradient : sequence of Tensor
+        Overwritten, if there is a penalty; of the shapes of `params`.
+    params : sequence of Tensor
+        The penalised parameters.
+    lambda1, lambda2 : float, default=0.0
+
+    Returns
+    -------
+    Tensor of shape () or None
+        The penalty; None, and nothing written, if there is none.
+    """
+    if not params or (_is_zero(lambda1) and _is_zero(lambda2)):
+        return None
+    return elastic_net_into(gradient, params, lambda1, lambda2)
 
 
 def _is_zero(coefficient: Coefficient) -> bool:

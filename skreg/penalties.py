@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "elastic_net",
+    "elastic_net_into",
     "frobenius_norm",
     "l1_penalty",
     "l2_penalty",
@@ -47,7 +48,7 @@ def l1_penalty(params: Iterable[Tensor]) -> Tensor:
     >>> l1_penalty([torch.tensor([1.0, -2.0]), torch.tensor([[3.0]])])
     tensor(6.)
     """
-    return elastic_net(tuple(params), lambda1=1.0)
+    return sum(w.abs().sum() for w in _not_empty(params))
 
 
 def l2_penalty(params: Iterable[Tensor]) -> Tensor:
@@ -68,7 +69,7 @@ def l2_penalty(params: Iterable[Tensor]) -> Tensor:
     >>> l2_penalty([torch.tensor([1.0, -2.0]), torch.tensor([[3.0]])])
     tensor(14.)
     """
-    return elastic_net(tuple(params), lambda2=1.0)
+    return sum(w.square().sum() for w in _not_empty(params))
 
 
 def elastic_net(
@@ -93,17 +94,21 @@ def elastic_net(
     Zou and Hastie, "Regularization and variable selection via the elastic net",
     Journal of the Royal Statistical Society B 67 (2005).
     """
+    params = _not_empty(params)
+    transformed = torch._C._are_functorch_transforms_active()  # vmap, grad, ...
+    if transformed or isinstance(lambda1, Tensor) or isinstance(lambda2, Tensor):
+        return lambda1 * l1_penalty(params) + lambda2 * l2_penalty(params)
+    return _ElasticNet.apply(float(lambda1), float(lambda2), *params)
+
+
+def _not_empty(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    params = tuple(params)
     if not params:
         raise ValueError(
             "params=() holds no tensor to penalise; pass at least one, e.g. "
             "list(module.parameters())."
         )
-    transformed = torch._C._are_functorch_transforms_active()  # vmap, grad, ...
-    if transformed or isinstance(lambda1, Tensor) or isinstance(lambda2, Tensor):
-        l1 = sum(w.abs().sum() for w in params)
-        l2 = sum(w.square().sum() for w in params)
-        return lambda1 * l1 + lambda2 * l2
-    return _ElasticNet.apply(float(lambda1), float(lambda2), *params)
+    return params
 
 
 class _ElasticNet(torch.autograd.Function):
@@ -117,17 +122,12 @@ class _ElasticNet(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, lambda1: float, lambda2: float, *params: Tensor) -> Tensor:
-        value = params[0].new_zeros(())
-        signs = None
-        if lambda1:
-            signs = torch._foreach_sign(params)
-            value += lambda1 * _sum_of_products(signs, params)
-        if lambda2:
-            value += lambda2 * _sum_of_products(params, params)
+        gradient = [torch.empty_like(w) for w in params]
+        value = elastic_net_into(gradient, params, lambda1, lambda2)
         if any(ctx.needs_input_grad):
             ctx.lambdas = lambda1, lambda2
             ctx.save_for_backward(*params)
-            ctx.gradient = _gradient(params, lambda1, lambda2, signs)
+            ctx.gradient = gradient
         return value
 
     @staticmethod
@@ -141,29 +141,48 @@ class _ElasticNet(torch.autograd.Function):
         # a tensor in place if nobody else holds it. A second backward makes it anew.
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
-            gradient = _gradient(ctx.saved_tensors, lambda1, lambda2)
+            gradient = [torch.empty_like(w) for w in ctx.saved_tensors]
+            elastic_net_into(gradient, ctx.saved_tensors, lambda1, lambda2)
         # Asking a CUDA tensor for its value would make the host wait for the device.
         if grad_output.device.type != "cpu" or grad_output != 1:
             torch._foreach_mul_(gradient, grad_output)
         return None, None, *gradient
 
 
-def _gradient(params, lambda1, lambda2, signs=None) -> list[Tensor]:
-    """Return ``lambda1 * sign(w) + 2 * lambda2 * w``; overwrites `signs`."""
-    if not lambda1:
-        return list(torch._foreach_mul(params, 2 * lambda2))
-    gradient = list(torch._foreach_sign(params) if signs is None else signs)
-    torch._foreach_mul_(gradient, lambda1)
-    if lambda2:
-        torch._foreach_add_(gradient, params, alpha=2 * lambda2)
-    return gradient
+def elastic_net_into(
+    gradient: Sequence[Tensor],
+    params: Sequence[Tensor],
+    lambda1: float,
+    lambda2: float,
+) -> Tensor:
+    """Write ``lambda1 * sign(w) + 2 * lambda2 * w`` into `gradient`; return the value.
 
+    Parameters
+    ----------
+    gradient : sequence of Tensor
+        Overwritten; of the shapes of `params`.
+    params : sequence of Tensor
+        At least one. They must not require grad, or grad mode must be off.
+    lambda1, lambda2 : float
 
-def _sum_of_products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-    dots = [
-        torch.dot(a.flatten(), b.flatten()) for a, b in zip(left, right, strict=True)
-    ]
-    return torch.stack(dots).sum()
+    Returns
+    -------
+    Tensor of shape ()
+        ``lambda1 * sum |w| + lambda2 * sum w ** 2``
+    """
+    value = 0.0
+    for g, w in zip(gradient, params, strict=True):
+        if lambda1:
+            torch.sign(w, out=g)
+            value = value + torch.dot(g.flatten(), w.flatten()).mul_(lambda1)
+            g.mul_(lambda1)
+            if lambda2:
+                g.add_(w, alpha=2 * lambda2)
+        else:
+            torch.mul(w, 2 * lambda2, out=g)
+        if lambda2:
+            value = value + torch.dot(w.flatten(), w.flatten()).mul_(lambda2)
+    return value if isinstance(value, Tensor) else params[0].new_zeros(())
 
 
 def parameter_norms(params: Iterable[Tensor]) -> list[float]:

@@ -12,12 +12,13 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from skreg.callbacks import StopTraining
+from skreg.estimators._backprop import HandTraining, make_hand_training
 from skreg.estimators._components import Components
 from skreg.estimators._data import ArrayDataset, Batch
-from skreg.estimators._epochs import is_lean, train_epoch, validate_epoch
+from skreg.estimators._epochs import draws_nothing_else, is_lean, run_lean_epoch
 from skreg.estimators._inputs import DataInput
 from skreg.estimators._parameters import RULES, check_parameters
-from skreg.estimators._randomness import epoch_seed, seeded
+from skreg.estimators._randomness import epoch_seed, make_generator, seeded
 from skreg.estimators._tasks import CallbackSupportMixin, FitTasks, with_callbacks
 from skreg.estimators._training import train
 from skreg.objective import penalized_objective
@@ -36,6 +37,7 @@ class _Session:
     penalized: list = field(default_factory=list)
     augment: object = None
     lean: bool = False
+    hand: HandTraining | None = None
     mean_weight: float = 1.0  # of the training data, when validation data are split off
     # Of the batch at hand:
     weight: torch.Tensor | None = None
@@ -301,6 +303,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             with self._plain_device():
                 self._run_training(X, y, fit_params)
         finally:
+            if self._session.hand:
+                self._session.hand.release()
             del self._session
         if tasks:
             tasks.end(self)
@@ -351,19 +355,29 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         if stop is not None:  # when all callbacks have seen the last epoch
             raise StopTraining from stop
 
+    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+        """Run the epochs of a fit, as in skorch."""
+        if self._session and self._session.lean:
+            self._session.hand = make_hand_training(self, RegularizedNet)
+        return super().fit_loop(X, y, epochs, **fit_params)
+
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
         if iterator is None:
             return
-        seed = epoch_seed(self._seed, len(self.history))
+        seed, session = epoch_seed(self._seed, len(self.history)), self._session
+        if draws_nothing_else(self, iterator, fit_params):
+            # Nobody but the iterator and dropout draws random numbers: they can have
+            # a generator of their own, and the global ones need not be borrowed.
+            iterator.generator = session.hand.generator = make_generator(seed)
+            run_lean_epoch(self, iterator, training, fit_params)
+            return
         with seeded(seed, self.device_):
-            if not (self._session and self._session.lean):
+            if session and session.lean:
+                run_lean_epoch(self, iterator, training, fit_params)
+            else:
                 super().run_single_epoch(
                     iterator, training, prefix, step_fn, **fit_params
                 )
-            elif training:
-                train_epoch(self, iterator, fit_params)
-            else:
-                validate_epoch(self, iterator, fit_params)
 
     def train_step(self, batch, **fit_params):
         step = super().train_step(self._training_batch(batch), **fit_params)
@@ -382,8 +396,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         if session.augment is None:
             return batch
         X, y = batch
-        X = _to_device(X, self.device_, self._torch_dtype)
-        return Batch(session.augment(X), y, session.weight)
+        return Batch(session.augment(self._to_device(X)), y, session.weight)
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """Return the data loss of a batch; in training, with the penalty added.
@@ -445,10 +458,20 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         return self.initialized_ and hasattr(self, self._learned)
 
     def infer(self, x, **fit_params):
-        x = _to_device(x, self.device_, self._torch_dtype)
+        x = self._to_device(x)
+        hand = self._session.hand if self._session else None
+        if hand and not fit_params and not self.module_.training:
+            return hand.outputs(x)
         if isinstance(x, Mapping):
             return self.module_(**self._merge_x_and_fit_params(x, fit_params))
         return self.module_(x, **fit_params)
+
+    def _to_device(self, x):
+        """Move inputs to the device; floating-point ones get the weights' dtype."""
+        if isinstance(x, Mapping):
+            return {key: self._to_device(value) for key, value in x.items()}
+        x = torch.as_tensor(x)
+        return x.to(self.device_, self._torch_dtype if x.is_floating_point() else None)
 
     def _outputs(self, X) -> np.ndarray:
         """Return the module's outputs, after the nonlinearity, as one array."""
@@ -484,11 +507,3 @@ def _is_raised_by_statement(error: BaseException) -> bool:
         traceback = traceback.tb_next
     operation = traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
     return opname[operation] == "RAISE_VARARGS"
-
-
-def _to_device(x, device: torch.device, dtype: torch.dtype):
-    """Move inputs to the device; floating-point ones get the dtype of the weights."""
-    if isinstance(x, Mapping):
-        return {key: _to_device(value, device, dtype) for key, value in x.items()}
-    x = torch.as_tensor(x)
-    return x.to(device, dtype if x.is_floating_point() else None)

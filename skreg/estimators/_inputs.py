@@ -15,6 +15,7 @@ from sklearn.utils.validation import (
 from skorch.dataset import ValidSplit
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
+from skreg.backprop import fully_connected_layers
 from skreg.estimators._data import (
     InMemoryBatches,
     TargetTransform,
@@ -31,6 +32,8 @@ from skreg.estimators._data import (
     with_weight,
 )
 from skreg.estimators._randomness import seeded
+
+PREDICTED_BYTES = 2**25  # the widest layer's outputs in a batch of predictions
 
 
 class DataInput:
@@ -231,11 +234,26 @@ class DataInput:
                 "another batch_size or iterator_train__drop_last=True."
             )
 
+    def _default_batch_size(self, training, dataset):
+        """Return `batch_size`, or more for predictions with a fully connected net.
+
+        It keeps one layer at a time, so that memory does not limit the batch.
+        """
+        size = self.batch_size
+        if training or self._session is not None or size == -1:
+            return size
+        if not is_in_memory(dataset):
+            return size
+        if not fully_connected_layers(self.module_, dataset.X.shape[1:]):
+            return size
+        widest = max(max(w.shape) for w in self.module_.parameters())
+        return max(size, PREDICTED_BYTES // (widest * dataset.X.itemsize))
+
     def get_iterator(self, dataset, training=False):
         """Return an iterable over batches (X, y), without a DataLoader if it can."""
         prefix = "iterator_train" if training else "iterator_valid"
         iterator, kwargs = getattr(self, prefix), self.get_params_for(prefix)
-        kwargs.setdefault("batch_size", self.batch_size)
+        kwargs.setdefault("batch_size", self._default_batch_size(training, dataset))
         if kwargs["batch_size"] == -1:
             kwargs["batch_size"] = len(dataset)
         if training and iterator in (None, DataLoader):

@@ -32,6 +32,13 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
 
 
+def make_generator(seed: int) -> torch.Generator:
+    """Return a generator that draws what torch's own one would, if seeded so."""
+    generator = torch.Generator()
+    generator.manual_seed(seed)
+    return generator
+
+
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch, NumPy and random; on leaving, put back the states they had."""
