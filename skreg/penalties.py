@@ -286,13 +286,14 @@ def penalized_parameters(
         "all" takes every parameter, biases included; "weights" leaves out biases and
         the parameters of normalisation layers; a sequence of patterns takes the
         parameters whose name matches one of them, e.g. ``["fc1.*", "*.weight"]``
-        (`fnmatch` rules).
+        (`fnmatch` rules). Tied weights, which have several names, count once, and
+        match by any of them.
 
     Returns
     -------
     dict of str to nn.Parameter
-        In the order of ``module.named_parameters()``. Frozen parameters
-        (``requires_grad=False``) are left out: no penalty can shrink them.
+        By the names, and in the order, of ``module.named_parameters()``. Frozen
+        parameters (``requires_grad=False``) are left out: no penalty can shrink them.
 
     Raises
     ------
@@ -306,38 +307,41 @@ def penalized_parameters(
     >>> list(penalized_parameters(MLP(4, 3), "weights"))
     ['fc1.weight', 'fc2.weight']
     """
-    # A compiled module keeps the original one under this prefix.
-    named = {
-        name.removeprefix("_orig_mod."): parameter
-        for name, parameter in module.named_parameters()
-    }
+    names = _all_names(module)
     if isinstance(penalize, str):
         if penalize == "all":
-            chosen = set(named)
+            chosen = set(names)
         elif penalize == "weights":
-            chosen = set(named) - _biases_and_normalization(module)
+            chosen = set(names) - _biases_and_normalization(module)
         else:
             raise ValueError(
                 f"penalize={penalize!r} must be 'all', 'weights' or a list of name "
                 f"patterns; for a single pattern write penalize=[{penalize!r}]."
             )
     else:
-        chosen = _matching(named, penalize)
+        matching = _matching([name for own in names.values() for name in own], penalize)
+        chosen = {w for w, own in names.items() if not matching.isdisjoint(own)}
+    return {own[0]: w for w, own in names.items() if w in chosen and w.requires_grad}
+
+
+def _all_names(module: nn.Module) -> dict[nn.Parameter, list[str]]:
+    """Return each parameter of `module` with its names: tied weights have several."""
+    names = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        # A compiled module keeps the original one under this prefix.
+        names.setdefault(parameter, []).append(name.removeprefix("_orig_mod."))
+    return names
+
+
+def _biases_and_normalization(module: nn.Module) -> set[nn.Parameter]:
     return {
-        name: parameter
-        for name, parameter in named.items()
-        if name in chosen and parameter.requires_grad
+        parameter
+        for child in module.modules()
+        for name, parameter in child.named_parameters(
+            recurse=False, remove_duplicate=False
+        )
+        if "bias" in name or isinstance(child, NORMALIZATION_LAYERS)
     }
-
-
-def _biases_and_normalization(module: nn.Module) -> set[str]:
-    excluded = set()
-    for prefix, child in module.named_modules():
-        for name, _ in child.named_parameters(recurse=False):
-            if "bias" in name or isinstance(child, NORMALIZATION_LAYERS):
-                full_name = f"{prefix}.{name}" if prefix else name
-                excluded.add(full_name.removeprefix("_orig_mod."))
-    return excluded
 
 
 def _matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:

@@ -33,6 +33,7 @@ class _Session:
     sample_weight: np.ndarray | None
     validation: torch.utils.data.Dataset | None
     tasks: FitTasks | None
+    groups: object = None
     penalized: list = field(default_factory=list)
     augment: object = None
     lean: bool = False
@@ -48,6 +49,9 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
     _rules = RULES
     _session = None  # while no fit runs
+    # Groups are for the splits of a search, unless set_fit_request says otherwise.
+    __metadata_request__fit = {"groups": False}
+    __metadata_request__partial_fit = {"groups": False}
 
     def __init__(
         self,
@@ -170,8 +174,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         A fitted net goes on to predict as it was fitted. For ``partial_fit`` and warm
         starts: ``lr`` and ``optimizer__*`` act on the optimizer at hand; what else
         concerns criterion, optimizer or callbacks renews these and keeps the weights;
-        what concerns the module starts anew; ``device`` and ``dtype`` wait for a
-        ``fit`` that starts anew.
+        what concerns the module starts anew; ``device``, ``dtype``, ``random_state``
+        and ``compile`` wait for a ``fit`` that starts anew.
 
         Parameters
         ----------
@@ -204,7 +208,15 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
     @with_callbacks
     def fit(
-        self, X, y=None, sample_weight=None, *, X_val=None, y_val=None, **fit_params
+        self,
+        X,
+        y=None,
+        sample_weight=None,
+        *,
+        X_val=None,
+        y_val=None,
+        groups=None,
+        **fit_params,
     ):
         """Fit the net.
 
@@ -221,6 +233,9 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         X_val, y_val : as X and y, default=None
             Validation data. They are never trained on: the history tells how the net
             does on them, and early stopping looks at them.
+        groups : array-like of shape (n_samples,), default=None
+            Passed to `train_split`, for splits such as ``ValidSplit(GroupKFold())``;
+            what early stopping holds out are whole groups.
         **fit_params : dict
             Passed to the module's ``forward`` and to `train_split`.
 
@@ -229,6 +244,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self
         """
         data = X, y, sample_weight, X_val, y_val
+        fit_params["groups"] = groups
         return self._fit(*data, fit_params, resume=self.warm_start)
 
     @with_callbacks
@@ -241,13 +257,14 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         *,
         X_val=None,
         y_val=None,
+        groups=None,
         **fit_params,
     ):
         """Go on with training for ``max_epochs`` epochs; start if it is the first call.
 
         Parameters
         ----------
-        X, y, sample_weight, X_val, y_val, **fit_params
+        X, y, sample_weight, X_val, y_val, groups, **fit_params
             As for ``fit``.
         classes : array-like of shape (n_classes,), default=None
             All class labels, if the first call's `y` does not show them all.
@@ -257,6 +274,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self
         """
         data = X, y, sample_weight, X_val, y_val
+        fit_params["groups"] = groups
         return self._fit(*data, fit_params, resume=True, classes=classes)
 
     def _fit(
@@ -268,13 +286,14 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         resume = resume and self.initialized_
         resume = resume and not stale & {"module", "hidden_layer_sizes"}
         original = X, y
-        X, y, weight = self._prepare(
-            X, y, sample_weight, reset=not resume, classes=classes
+        learned = resume and hasattr(self, self._learned)  # else it is initialised only
+        X, y, weight, fit_params = self._prepare(
+            X, y, sample_weight, fit_params, reset=not learned, classes=classes
         )
         validation = self._prepare_validation(X_val, y_val)
         watched = getattr(self, "_skl_callbacks", None)
         tasks = FitTasks(self, *original) if watched else None
-        self._session = _Session(weight, validation, tasks)
+        self._session = _Session(weight, validation, tasks, fit_params.pop("groups"))
         try:
             if resume:
                 self._renew(stale)
@@ -435,6 +454,9 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
     # -- prediction -----------------------------------------------------------------
 
+    def __sklearn_is_fitted__(self):
+        return self.initialized_ and hasattr(self, self._learned)
+
     def infer(self, x, **fit_params):
         x = self._to_device(x)
         hand = self._session.hand if self._session else None
@@ -453,7 +475,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
     def _outputs(self, X) -> np.ndarray:
         """Return the module's outputs, after the nonlinearity, as one array."""
-        check_is_fitted(self)
+        if not self.initialized_:
+            check_is_fitted(self)
         return self._finite(super().predict_proba(self._validate_X(X)))
 
     def _finite(self, outputs: np.ndarray) -> np.ndarray:
