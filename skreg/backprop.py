@@ -12,29 +12,30 @@ same matrix products without it. Gradients are *added* to what the gradient tens
 hold, so that a penalty's can be written there first, or replace it.
 
 A stack of B nets has weights of shape (B, out, in), and inputs of shape (B, n, in), or
-(n, in) if all its nets see the same. Nothing mixes the nets.
+`Parts` if some of its nets see the same. Nothing mixes the nets.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from skreg.modules import FullyConnected
 
-__all__ = ["Backprop", "fully_connected_layers", "loss_head"]
+__all__ = ["Backprop", "Parts", "fully_connected_layers", "loss_head"]
 
 _aten = torch.ops.aten
 
 # From the gradient in the output of an activation and that output to the gradient in
-# its input; the first argument is overwritten where that is possible.
+# its input, which overwrites the former.
 ACTIVATION_BACKWARD: dict[type, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
-    nn.ReLU: lambda _, d, h: _aten.threshold_backward(d, h, 0),
-    nn.LeakyReLU: lambda layer, d, h: _aten.leaky_relu_backward(
-        d, h, layer.negative_slope, True
+    nn.ReLU: lambda _, d, h: _aten.threshold_backward.grad_input(d, h, 0, grad_input=d),
+    nn.LeakyReLU: lambda layer, d, h: _aten.leaky_relu_backward.grad_input(
+        d, h, layer.negative_slope, True, grad_input=d
     ),
-    nn.Tanh: lambda _, d, h: _aten.tanh_backward(d, h),
-    nn.Sigmoid: lambda _, d, h: _aten.sigmoid_backward(d, h),
+    nn.Tanh: lambda _, d, h: _aten.tanh_backward.grad_input(d, h, grad_input=d),
+    nn.Sigmoid: lambda _, d, h: _aten.sigmoid_backward.grad_input(d, h, grad_input=d),
 }
 
 ACTIVATION_FORWARD: dict[type, Callable[[nn.Module, Tensor], Tensor]] = {
@@ -103,6 +104,25 @@ def _has_hooks(thing) -> bool:
     return any(getattr(thing, name, None) for name in HOOKS)
 
 
+class Parts(NamedTuple):
+    """Inputs of a stack of which neighbours see the same.
+
+    Attributes
+    ----------
+    parts : list of Tensor of shape (n_s, features)
+    rows : list of slice
+        The nets that see each of `parts`; together, all nets.
+    """
+
+    parts: list[Tensor]
+    rows: list[slice]
+
+    @property
+    def n(self) -> int:
+        """The largest number of samples; the rows of others are filled up."""
+        return max(map(len, self.parts))
+
+
 class Backprop:
     """Forward and backward pass of one net, or of a stack of nets of one shape.
 
@@ -128,7 +148,7 @@ class Backprop:
     ):
         self.steps = [_make_step(x, weights, gradients, draw_noise) for x in layers]
 
-    def forward(self, x: Tensor, training: bool) -> Tensor:
+    def forward(self, x: Tensor | Parts, training: bool) -> Tensor:
         """Return the outputs, of shape (n, out) or (B, n, out); in training, drop."""
         for step in self.steps:
             x = step.forward(x, training)
@@ -186,26 +206,29 @@ class _Linear:
 class _StackedLinear(_Linear):
     def forward(self, x, training):
         self.x = x
-        if x.ndim == 2:  # one product for all nets: their weights are rows of a matrix
-            n_nets, n_out, n_in = self.weight.shape
-            weight = self.weight.view(-1, n_in)
-            if self.bias is None:
-                z = torch.mm(x, weight.t())
-            else:
-                z = torch.addmm(self.bias.view(-1), x, weight.t())
-            return z.view(len(x), n_nets, n_out).transpose(0, 1)
+        if isinstance(x, Parts):
+            return self._forward_parts(x)
         if self.bias is None:
             return torch.bmm(x, self.weight.mT)
         return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.mT)
 
+    def _forward_parts(self, x):
+        # The weights of nets that see the same inputs are rows of one matrix.
+        n_nets, n_out, n_in = self.weight.shape
+        z = self.weight.new_zeros(x.n, n_nets, n_out)
+        for part, rows in zip(x.parts, x.rows, strict=True):
+            weight = self.weight[rows].view(-1, n_in).t()
+            out = z[: len(part), rows].flatten(1)
+            if self.bias is None:
+                torch.mm(part, weight, out=out)
+            else:
+                torch.addmm(self.bias[rows].view(-1), part, weight, out=out)
+        return z.transpose(0, 1)
+
     def backward(self, d, accumulate, into_inputs=True):
         beta = 1 if accumulate else 0
-        if self.x.ndim == 2:
-            # d is a view of shape (B, n, out) of memory laid out as (n, B, out), if
-            # elementwise operations have kept the layout of the outputs.
-            flat = d.transpose(0, 1).reshape(len(self.x), -1)
-            gradient = self.weight_gradient.view(-1, self.x.shape[1])
-            torch.addmm(gradient, flat.t(), self.x, beta=beta, out=gradient)
+        if isinstance(self.x, Parts):
+            self._backward_parts(d, beta)
         else:
             gradient = self.weight_gradient
             torch.baddbmm(gradient, d.mT, self.x, beta=beta, out=gradient)
@@ -215,6 +238,13 @@ class _StackedLinear(_Linear):
             else:
                 torch.sum(d, 1, out=self.bias_gradient)
         return torch.bmm(d, self.weight) if into_inputs else None
+
+    def _backward_parts(self, d, beta):
+        d = d.transpose(0, 1)  # (n, B, n_out)
+        for part, rows in zip(self.x.parts, self.x.rows, strict=True):
+            gradient = self.weight_gradient[rows].view(-1, part.shape[1])
+            part_of_d = d[: len(part), rows].reshape(len(part), -1)
+            torch.addmm(gradient, part_of_d.t(), part, beta=beta, out=gradient)
 
 
 class _Activation:

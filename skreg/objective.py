@@ -4,8 +4,8 @@ r"""The objective that training minimises: data loss + penalty, defined once.
     + \lambda_1 \sum |w| + \lambda_2 \sum w^2
 
 A single fit calls :func:`penalized_objective`, or where the gradient is written out
-:func:`penalize_into`; a stack of fits :func:`stacked_penalize_into`. Validation and test
-losses never do.
+:func:`penalize_into`; a stack of fits calls :func:`stacked_penalize_into`. Validation
+and test losses never do.
 """
 
 from collections.abc import Sequence

@@ -209,9 +209,9 @@ def stacked_elastic_net_into(
     if lambda1 is None:
         gradient.zero_()
     else:
-        torch.sign(params, out=gradient)
-        value += lambda1 * params.abs().flatten(1).sum(1)
-        gradient *= lambda1.view(one_each)
+        torch.abs(params, out=gradient)
+        value += lambda1 * gradient.flatten(1).sum(1)
+        torch.sign(params, out=gradient).mul_(lambda1.view(one_each))
     if lambda2 is not None:
         gradient.addcmul_(params, lambda2.view(one_each), value=2)
         value += lambda2 * torch.linalg.vector_norm(params.flatten(1), dim=1).square()

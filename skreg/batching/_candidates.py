@@ -2,7 +2,7 @@
 
 import pickle
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import nn
@@ -89,16 +89,18 @@ class Candidate:
         group = self.net.optimizer_.param_groups[0]
         return {name: value for name, value in group.items() if name != "params"}
 
+    @cached_property
     def dropout(self) -> dict[str, float]:
-        """Return the probabilities of the dropout layers, by their names."""
+        """The probabilities of the dropout layers, by their names."""
         return {
             name: layer.p
             for name, layer in self.module.named_modules()
             if isinstance(layer, nn.modules.dropout._DropoutNd)
         }
 
+    @cached_property
     def penalized(self) -> set[str]:
-        """Return the names of the penalised parameters."""
+        """The names of the penalised parameters."""
         return set(penalized_parameters(self.module, self.net.penalize))
 
 

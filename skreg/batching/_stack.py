@@ -1,4 +1,4 @@
-"""A stack of nets of one shape: their weights as tensors of shape (B, ...), one step."""
+"""Nets of one shape in a stack: their weights as tensors of shape (B, ...), a step."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -6,7 +6,7 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from skreg.backprop import Backprop
+from skreg.backprop import Backprop, Parts
 from skreg.batching._candidates import Candidate, make_head
 from skreg.batching._streams import DataPool, Samples, Streams
 from skreg.batching._vmap import VmappedModule
@@ -29,9 +29,11 @@ class Stack:
     """
 
     def __init__(self, candidates: Sequence[Candidate], pool: DataPool):
-        # Nets whose optimizers have equal options are neighbours, and take their steps
-        # in one call.
-        self.candidates = sorted(candidates, key=_optimizer_key)
+        # Nets that see the same, and whose optimizers have the same options, are
+        # neighbours: they share a matrix product, and take their steps in one call.
+        self.candidates = sorted(
+            candidates, key=lambda c: (repr(pool.stream_key(c)), _optimizer_key(c))
+        )
         tensors = [_named_tensors(c.module) for c in self.candidates]
         stacked = {
             name: torch.stack([named[name].detach() for named in tensors])
@@ -81,10 +83,12 @@ class Stack:
 
     def outputs(self, samples: Samples, training: bool = False) -> Tensor:
         """Return the outputs of all nets, of shape (B, n, n_outputs)."""
-        if isinstance(self.model, Backprop):
-            X = samples.X.flatten(start_dim=1 if samples.shared else 2)
-            return self.model.forward(X, training)
-        return self.model.forward(samples.X, training, samples.shared)
+        if not isinstance(self.model, Backprop):
+            return self.model.forward(samples.stacked(), training, samples.shared)
+        if samples.shared or 4 * len(samples.parts) <= len(self):
+            parts = [part.flatten(start_dim=1) for part in samples.parts]
+            return self.model.forward(Parts(parts, samples.rows), training)
+        return self.model.forward(samples.stacked().flatten(start_dim=2), training)
 
     def norms(self) -> dict[str, Tensor]:
         """Return the norm of each parameter, of shape (B,)."""
@@ -107,7 +111,7 @@ class Stack:
 
     def _coefficients(self, attribute: str, name: str) -> Tensor | None:
         values = [
-            getattr(c.net, attribute) if name in c.penalized() else 0.0
+            getattr(c.net, attribute) if name in c.penalized else 0.0
             for c in self.candidates
         ]
         return self._tensor(values) if any(values) else None

@@ -10,6 +10,7 @@ and dropout, batch by batch.
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -30,9 +31,12 @@ class DataPool:
 
     def __init__(self):
         self._known = {}
+        self._unique = {}
 
     def unique(self, dataset: ArrayDataset) -> ArrayDataset:
         """Return the first data set seen that holds the same numbers."""
+        if id(dataset) in self._unique:
+            return self._unique[id(dataset)][1]
         arrays = dataset.X, dataset.y, dataset.weight
         key = tuple(
             None if a is None else (a.shape, a.dtype, a[:1].tobytes(), a[-1:].tobytes())
@@ -40,9 +44,24 @@ class DataPool:
         )
         for other in self._known.setdefault(key, []):
             if all(map(_equal, arrays, (other.X, other.y, other.weight))):
-                return other
-        self._known[key].append(dataset)
-        return dataset
+                break
+        else:
+            other = dataset
+            self._known[key].append(dataset)
+        self._unique[id(dataset)] = dataset, other  # both kept: ids stay theirs
+        return other
+
+    def stream_key(self, candidate: Candidate) -> tuple:
+        """Return what two nets must have in common to see the same stream."""
+        batches, net = candidate.batches, candidate.net
+        key = (
+            *(id(self.unique(candidate.train)), candidate.seed, len(net.history)),
+            *(batches.shuffle, batches.drop_last, net._session.mean_weight),
+        )
+        if candidate.augment is None:
+            return key
+        # Dropout draws from the generator that augmentation draws from.
+        return (*key, pickle.dumps(candidate.augment), *candidate.dropout.values())
 
 
 def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
@@ -55,22 +74,37 @@ class Samples:
 
     Attributes
     ----------
-    X : Tensor of shape (n, ...) if all nets see the same, else (B, n, ...)
-    y : Tensor of shape (n, ...) or (B, n, ...)
+    parts : list of Tensor of shape (n_s, ...)
+        The inputs of each stream.
+    rows : list of slice
+        The nets of each stream.
+    y : Tensor of shape (n, ...) if there is one stream, else (B, n, ...)
     scale : float, or Tensor of shape (n,) or (B, n)
         What the losses of samples are multiplied with; 0 fills up smaller batches.
     sizes : list of int
         Number of samples of each net.
     """
 
-    X: Tensor
+    parts: list[Tensor]
+    rows: list[slice]
     y: Tensor
     scale: float | Tensor
     sizes: list[int]
 
     @property
     def shared(self) -> bool:
-        return isinstance(self.scale, float) or self.scale.ndim == 1
+        """Whether all nets see the same."""
+        return len(self.parts) == 1
+
+    def stacked(self) -> Tensor:
+        """Return the inputs, of shape (n, ...) if shared, else (B, n, ...)."""
+        if self.shared:
+            return self.parts[0]
+        first = self.parts[0]
+        X = first.new_zeros(len(self.sizes), max(self.sizes), *first.shape[1:])
+        for part, rows in zip(self.parts, self.rows, strict=True):
+            X[rows, : len(part)] = part
+        return X
 
 
 @dataclass
@@ -82,25 +116,13 @@ class Stream:
     dataset : ArrayDataset
     leader : Candidate
         Any of its nets.
-    rows : list of int
-        Their places in the stack.
+    rows : slice
+        Their places in the stack, which are neighbours.
     """
 
     dataset: ArrayDataset
     leader: Candidate
-    rows: list[int] = field(default_factory=list)
-
-    @staticmethod
-    def key(candidate: Candidate, dataset: ArrayDataset) -> tuple:
-        """Return what two nets must have in common to see the same stream."""
-        batches, key = candidate.batches, (id(dataset), candidate.seed)
-        key = (*key, batches.shuffle, batches.drop_last, len(candidate.net.history))
-        key = (*key, candidate.net._session.mean_weight)
-        if candidate.augment is None:
-            return key
-        # Dropout draws from the generator that augmentation draws from.
-        dropout = tuple(candidate.dropout().values())
-        return (*key, pickle.dumps(candidate.augment), dropout)
+    rows: slice
 
     def begin_epoch(self, epoch: int) -> None:
         """Draw the order of the samples.
@@ -141,19 +163,19 @@ class Streams:
     Parameters
     ----------
     candidates : sequence of Candidate
-        In the order of the stack.
+        In the order of the stack; those that see the same stream are neighbours.
     pool : DataPool
     """
 
     def __init__(self, candidates: Sequence[Candidate], pool: DataPool):
         self.candidates = candidates
-        streams = {}
-        for row, candidate in enumerate(candidates):
-            dataset = pool.unique(candidate.train)
-            key = Stream.key(candidate, dataset)
-            stream = streams.setdefault(key, Stream(dataset, candidate))
-            stream.rows.append(row)
-        self.streams = list(streams.values())
+        self.streams, start = [], 0
+        for _, members in groupby(candidates, pool.stream_key):
+            members = list(members)
+            rows = slice(start, start + len(members))
+            dataset = pool.unique(members[0].train)
+            self.streams.append(Stream(dataset, members[0], rows))
+            start = rows.stop
         self.noise = [
             noise for stream in self.streams for noise in _noises(stream, candidates)
         ]
@@ -168,7 +190,7 @@ class Streams:
         """Return batch `i` of all nets."""
         batches = [stream.batch(i) for stream in self.streams]
         self._sizes = [len(X) for X, _, _ in batches]
-        return gather(batches, [s.rows for s in self.streams], len(self.candidates))
+        return gather(batches, [s.rows for s in self.streams])
 
     def draw_noise(self, name: str, x: Tensor, feature_ndim: int = 0) -> Tensor | None:
         """Return what dropout multiplies with; None if it drops nothing.
@@ -212,23 +234,20 @@ class Evaluation:
 
     def __init__(self, candidates, datasets, batch_size: int, pool: DataPool):
         self.net = candidates[0].net
-        self.n_nets = len(candidates)
         self.batch_size = batch_size
-        groups = {}
-        for row, dataset in enumerate(map(pool.unique, datasets)):
-            groups.setdefault(id(dataset), (dataset, []))[1].append(row)
-        self.datasets, self.rows = zip(*groups.values(), strict=True)
+        self.datasets, self.rows, start = [], [], 0
+        for _, group in groupby(map(pool.unique, datasets), id):
+            group = list(group)
+            self.datasets.append(group[0])
+            self.rows.append(slice(start, start + len(group)))
+            start += len(group)
 
     def __iter__(self):
         """Yield the batches; those of a smaller data set are empty in the end."""
         longest = max(map(len, self.datasets))
         for start in range(0, longest, self.batch_size):
             part = slice(start, start + self.batch_size)
-            yield gather(
-                [self._batch(dataset, part) for dataset in self.datasets],
-                self.rows,
-                self.n_nets,
-            )
+            yield gather([self._batch(d, part) for d in self.datasets], self.rows)
 
     def _batch(self, dataset, part):
         X, y, _ = dataset.tensors(self.net.device_)
@@ -268,8 +287,8 @@ class _Noise:
 
 def _noises(stream, candidates) -> list[_Noise]:
     noises = {}
-    for row in stream.rows:
-        dropout = candidates[row].dropout()
+    for row in range(stream.rows.start, stream.rows.stop):
+        dropout = candidates[row].dropout
         noise = noises.setdefault(tuple(dropout.values()), _Noise(stream, dropout))
         noise.rows.append(row)
     for noise in noises.values():
@@ -277,34 +296,30 @@ def _noises(stream, candidates) -> list[_Noise]:
     return list(noises.values())
 
 
-def gather(batches, rows: list[list[int]], n_nets: int) -> Samples:
-    """Put batches of streams together; those of one stream are not copied.
+def gather(batches: list[tuple], rows: list[slice]) -> Samples:
+    """Put batches of streams together.
 
     Parameters
     ----------
     batches : list of (X, y, scale)
         Of each stream.
-    rows : list of list of int
+    rows : list of slice
         The nets of each stream.
-    n_nets : int
     """
-    sizes = [0] * n_nets
+    sizes = []
     for (X, _, _), places in zip(batches, rows, strict=True):
-        for row in places:
-            sizes[row] = len(X)
-    if len(batches) == 1:
-        X, y, scale = batches[0]
-        return Samples(X, y, scale, sizes)
-    n = max(sizes)
-    X, y, _ = batches[0]
-    all_X = X.new_zeros(n_nets, n, *X.shape[1:])
-    all_y = y.new_zeros(n_nets, n, *y.shape[1:])
-    all_scales = X.new_zeros(n_nets, n, dtype=_float_dtype(X))
-    for (X, y, scale), places in zip(batches, rows, strict=True):
-        all_X[places, : len(X)] = X
-        all_y[places, : len(X)] = y
-        all_scales[places, : len(X)] = scale
-    return Samples(all_X, all_y, all_scales, sizes)
+        sizes += [len(X)] * (places.stop - places.start)
+    parts = [X for X, _, _ in batches]
+    X, y, scale = batches[0]
+    if len(batches) > 1:
+        n_nets, n = len(sizes), max(sizes)
+        all_y = y.new_zeros(n_nets, n, *y.shape[1:])
+        all_scales = X.new_zeros(n_nets, n, dtype=_float_dtype(X))
+        for (X, y, scale), places in zip(batches, rows, strict=True):
+            all_y[places, : len(X)] = y
+            all_scales[places, : len(X)] = scale
+        y, scale = all_y, all_scales
+    return Samples(parts, rows, y, scale, sizes)
 
 
 def _float_dtype(X: Tensor) -> torch.dtype:
