@@ -52,12 +52,13 @@ class StackEpochs:
         start = time()
         for candidate in self.stack.candidates:
             _begin(candidate)
-        numbers = _Numbers(len(self.stack))
+        numbers = _Numbers()
         self._train(numbers)
         self._validate(numbers)
         if self.training is not None:
             numbers.train_hits = self._count_hits()
         numbers.norms = {k: v.tolist() for k, v in self.stack.norms().items()}
+        numbers.average()
         numbers.seconds = (time() - start) / len(self.stack)
         return [
             row
@@ -83,7 +84,7 @@ class StackEpochs:
         if self.validation is None:
             return
         losses, hits = [], 0
-        classifies = numbers.classifies = self._classifies()
+        classifies = self._classifies()
         for samples in self.validation:
             outputs = self.stack.outputs(samples)
             losses.append(self.stack.head(outputs, samples.y, samples.scale)[0])
@@ -125,11 +126,23 @@ def _tracks_training(net) -> bool:
 class _Numbers:
     """What an epoch has shown of all nets."""
 
-    def __init__(self, n_nets):
-        self.n_nets = n_nets
+    def __init__(self):
         self.train_sizes, self.valid_sizes = [], []
         self.valid_losses = self.valid_hits = self.train_hits = None
-        self.classifies = False
+
+    def average(self) -> None:
+        """Take the means of the batches' losses, by their sizes, for all nets."""
+        sizes = np.array(self.train_sizes)
+        self.averages = {
+            "train_loss": np.average(self.train_losses, axis=0, weights=sizes),
+            "train_penalty": np.average(self.penalties, axis=0, weights=sizes),
+        }
+        if self.valid_losses is not None:
+            sizes = np.array(self.valid_sizes)
+            # Where a smaller data set has no batch left, its loss is that of nothing.
+            losses = np.where(sizes > 0, self.valid_losses, 0)
+            self.averages["valid_loss"] = np.average(losses, axis=0, weights=sizes)
+        self.averages = {name: mean.tolist() for name, mean in self.averages.items()}
 
     def of(self, row: int) -> dict:
         """Return what it has shown of one net."""
@@ -140,28 +153,22 @@ class _Numbers:
             "train_batch_size": sizes,
         }
         found = {
-            "averages": {
-                name: float(np.average(train[name], weights=sizes))
-                for name in ("train_loss", "train_penalty")
-            },
+            "averages": {name: means[row] for name, means in self.averages.items()},
             "batches": _rows(train),
             "counts": {"train_batch_count": len(sizes)},
-            "accuracies": {},
             "norms": {name: norms[row] for name, norms in self.norms.items()},
             "seconds": self.seconds,
         }
         if self.train_hits is not None:
-            # Of all samples, also those that an incomplete last batch leaves out.
             found["train_hits"] = self.train_hits[row]
         if self.valid_losses is None:
             return found
         sizes = [batch[row] for batch in self.valid_sizes if batch[row]]
         losses = self.valid_losses[: len(sizes), row].tolist()
-        found["averages"]["valid_loss"] = float(np.average(losses, weights=sizes))
         found["batches"] += _rows({"valid_loss": losses, "valid_batch_size": sizes})
         found["counts"]["valid_batch_count"] = len(sizes)
         if self.valid_hits is not None:
-            found["accuracies"]["valid_acc"] = self.valid_hits[row] / sum(sizes)
+            found["valid_hits"] = self.valid_hits[row]
         return found
 
 
@@ -231,5 +238,5 @@ def _record_average(callback, value: float, epoch: dict) -> None:
 def _record_accuracy(callback, candidate, found, epoch) -> None:
     if callback.on_train:
         epoch["train_acc"] = found["train_hits"] / len(candidate.train)
-    elif "valid_acc" in found["accuracies"]:
-        epoch["valid_acc"] = found["accuracies"]["valid_acc"]
+    elif "valid_hits" in found:
+        epoch["valid_acc"] = found["valid_hits"] / len(candidate.valid)

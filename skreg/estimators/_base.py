@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from dis import opname
+from functools import cache
 
 import numpy as np
 import torch
@@ -136,6 +137,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     # -- parameters -----------------------------------------------------------------
 
     @classmethod
+    @cache
     def _explicit_params(cls) -> list[str]:
         parameters = inspect.signature(cls).parameters.values()
         return [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
