@@ -4,6 +4,7 @@ import pickle
 import random
 from copy import deepcopy
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -586,9 +587,23 @@ def test_with_and_without_hooks_around_batches(iris, steps):
         small(callbacks=callbacks, dropout=0.3, lambda1=1e-3, **params).fit(*iris)
         for callbacks in ([], [SeesBatches()])
     ]
-    assert torch.equal(*map(weights, nets))
+    assert_allclose(*map(weights, nets), rtol=0, atol=1e-9)
     losses = [net.history[:, "train_loss"] for net in nets]
-    assert losses[0] == losses[1]
+    assert_allclose(*losses)
+
+
+def test_adversarial_training_in_a_search_on_the_batching_backend(iris):
+    search = GridSearchCV(
+        small(max_epochs=5, lr=0.01),
+        {"adversarial_eps": [0, 0.3], "lambda2": [0, 1e-2]},
+        scoring="neg_log_loss",
+        cv=2,
+    )
+    alone = clone(search).fit(*iris).cv_results_["mean_test_score"]
+    with joblib.parallel_config("skreg"):
+        together = clone(search).fit(*iris).cv_results_["mean_test_score"]
+    assert_allclose(together, alone)
+    assert (np.abs(alone[:2] - alone[2:]) > 1e-3).all()
 
 
 def test_adversarial_training_is_reproducible_and_draws_nothing_else(iris):

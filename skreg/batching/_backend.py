@@ -1,0 +1,120 @@
+"""The joblib backend under whose name a search trains its nets together."""
+
+from contextlib import contextmanager
+from functools import partial
+from numbers import Integral
+
+from joblib import cpu_count
+from joblib.parallel import (
+    FallbackToBackend,
+    SequentialBackend,
+    ThreadingBackend,
+    get_active_backend,
+)
+
+from skreg.batching._broker import Broker
+from skreg.batching._engine import train_together
+from skreg.batching._memory import memory
+from skreg.batching._tasks import Call, current_task
+
+__all__ = ["SkregBackend"]
+
+
+class SkregBackend(ThreadingBackend):
+    """Runs tasks in threads, and trains the nets that they fit as one batch.
+
+    ``with joblib.parallel_config("skreg"):`` makes one; the keyword arguments given
+    there arrive here.
+
+    Parameters
+    ----------
+    nesting_level, inner_max_num_threads
+        Joblib's own.
+    max_in_flight : int, default=256
+        Number of fits that may wait for each other, each in a thread of its own and
+        with its own part of the data. A longer search runs in waves, and so does one
+        whose waiting fits would hold more than a quarter of the memory.
+
+    Notes
+    -----
+    ``n_jobs`` of ``parallel_config`` is the number of tasks that compute at the same
+    time while no net is trained (preprocessing, scoring, other estimators); fits that
+    wait are not counted. ``None`` means one. ``n_jobs`` of a meta-estimator has no such
+    meaning, except that 1 runs its tasks one by one in the calling thread, unbatched.
+    """
+
+    # None, where a meta-estimator is given no number, asks for as many as may wait.
+    default_n_jobs = -1
+    # A fit cannot be ended from outside.
+    supports_timeout = False
+
+    def __init__(
+        self, nesting_level=None, inner_max_num_threads=None, max_in_flight=256
+    ):
+        super().__init__(
+            nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads
+        )
+        if not isinstance(max_in_flight, Integral) or max_in_flight < 1:
+            raise ValueError(
+                f"max_in_flight={max_in_flight!r} must be a positive integer: the "
+                "number of fits that may wait for each other."
+            )
+        self.max_in_flight = max_in_flight
+        self._calls = []  # one inside the other, if tasks are made by a call
+
+    def effective_n_jobs(self, n_jobs):
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        # At least 2, since joblib takes 1 for a loop without a backend.
+        return 1 if n_jobs == 1 else max(2, self.max_in_flight)
+
+    def configure(self, n_jobs=1, parallel=None, **backend_kwargs):
+        if getattr(parallel, "return_generator", False):
+            # Results that are asked for one by one are computed one by one.
+            raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        return super().configure(n_jobs, parallel, **backend_kwargs)
+
+    def get_nested_backend(self):
+        level = (self.nesting_level or 0) + 1
+        return SkregBackend(level, max_in_flight=self.max_in_flight), None
+
+    def start_call(self):
+        parent = current_task()
+        broker = self._new_broker() if parent is None else parent.call.broker
+        self._calls.append(Call(broker, self.parallel, parent))
+
+    def _new_broker(self) -> Broker:
+        backend, n_jobs = get_active_backend()
+        if n_jobs is None or backend is not self:
+            n_jobs = 1
+        elif n_jobs < 0:
+            n_jobs = max(cpu_count() + 1 + n_jobs, 1)
+        return Broker(
+            partial(train_together, verbose=self.parallel.verbose),
+            max_in_flight=self.max_in_flight,
+            # The task and the net hold a copy each, and training needs room as well.
+            max_bytes=memory() / 8,
+            n_running=n_jobs,
+        )
+
+    def _get_pool(self):
+        return self._calls[-1]
+
+    @contextmanager
+    def retrieval_context(self):
+        """Wait for all results, which joblib then finds at hand."""
+        call = self._calls[-1]
+        call.broker.wait_for(call)
+        yield
+
+    def abort_everything(self, ensure_ready=True):
+        call = self._calls[-1]
+        call.broker.cancel(call)
+
+    def stop_call(self):
+        call = self._calls.pop()
+        if call.parent is None:
+            call.broker.cancel(call)  # the threads may need a moment to end
+
+    def terminate(self):
+        """Do nothing: threads end with the call they were started for."""
