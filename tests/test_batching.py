@@ -21,7 +21,8 @@ from skorch.dataset import ValidSplit
 from torch import nn
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
-from skreg.batching import _engine
+from skreg.batching import _cost, _engine
+from skreg.batching._stack import Stack
 from skreg.callbacks import AccuracyTracker
 from skreg.modules import AnimalNetDropout
 from skreg.transforms import GaussianNoise, RandomShift
@@ -48,6 +49,8 @@ def stacks(monkeypatch):
         train_stack(candidates, pool)
 
     monkeypatch.setattr(_engine, "train_stack", counted)
+    monkeypatch.setattr(_cost, "MIN_STACK", 2)
+    monkeypatch.setattr(_cost, "wins_race", lambda *args: True)
     return sizes
 
 
@@ -406,6 +409,61 @@ def test_a_fit_that_cannot_split_off_its_validation_data_fails_alone(iris, stack
     assert np.isfinite(search.cv_results_["mean_test_score"][0])
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_where_memory_does_not_suffice_stacks_are_halved(
+    iris, stacks, monkeypatch, limit
+):
+    step = Stack.step
+
+    def limited(self, i):
+        result = step(self, i)
+        if len(self) > limit and i == 2 and len(self.candidates[0].net.history) == 2:
+            raise torch.OutOfMemoryError("simulated")
+        return result
+
+    monkeypatch.setattr(Stack, "step", limited)
+    params = {"early_stopping": True, "patience": 9, "lr": 0.01}
+    fits = [(net(lambda1=l1, dropout=0.3, **params), *iris) for l1 in range(5)]
+    mine = together(*fits)
+    assert (
+        stacks
+        == {1: [5, 2, 1, 1, 3, 1, 2, 1, 1], 2: [5, 2, 3, 1, 2], 3: [5, 2, 3]}[limit]
+    )
+    assert_same_nets(mine, alone(*fits))
+
+
+def test_large_nets_train_in_small_stacks_and_few_nets_alone(iris, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        _engine, "train_stack", lambda stack, pool: sizes.append(len(stack))
+    )
+    X = np.zeros((len(iris[1]), 500))
+    fits = [(net(hidden_layer_sizes=400, lambda1=l1), X, iris[1]) for l1 in range(9)]
+    together(*fits)
+    assert sizes == [3, 3, 3]
+    together(*fits[:2])
+    assert sizes == [3, 3, 3]
+
+
+def test_nets_that_lose_the_race_train_alone(iris, monkeypatch):
+    monkeypatch.setattr(_cost, "wins_race", lambda *args: False)
+    monkeypatch.setattr(_engine, "train_stack", None)
+    fits = [(net(module__activation="gelu", lambda1=x), *iris) for x in range(4)]
+    assert_same_nets(together(*fits), alone(*fits))
+
+
+def test_the_race_leaves_the_module_and_random_states_as_they_are(iris):
+    module = Convolutional(3)
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    state = torch.get_rng_state()
+    assert isinstance(_cost.wins_race(module, torch.randn(16, 2, 2, 2), 4), bool)
+    torch.set_rng_state(state)
+    after = module.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert all(w.grad is None for w in module.parameters())
+    assert module.training
+
+
 class Watches(Callback):
     def on_epoch_end(self, net, **kwargs):
         pass
@@ -447,18 +505,19 @@ ALONE = {
 
 
 @pytest.mark.parametrize("reason", ALONE)
-def test_what_cannot_be_stacked_trains_alone_and_says_why(iris, capfd, reason):
+def test_what_cannot_be_stacked_trains_alone_and_says_why(iris, stacks, capfd, reason):
     X, y = iris
     params = {"max_epochs": 2} | ALONE[reason]
     fits = [(net(**params, lambda1=x), X, y) for x in (0, 0.01)]
-    fits.append((net(), X, y))
+    fits += [(net(lambda1=x), X, y) for x in (0, 0.01)]
     with joblib.parallel_config("skreg"):
         mine = joblib.Parallel(verbose=1)(
             joblib.delayed(fit)(clone(estimator), X, y) for estimator, X, y in fits
         )
     told = [line for line in capfd.readouterr().err.splitlines() if "alone" in line]
     assert len(told) == 1
-    assert "2 of 3 fits" in told[0]
+    assert "2 of 4 fits" in told[0]
+    assert stacks == [2]
     assert reason in told[0]
     assert_same_nets(mine, alone(*fits))
 
