@@ -1,5 +1,6 @@
 """The joblib backend under whose name a search trains its nets together."""
 
+from collections import Counter
 from contextlib import contextmanager
 from functools import partial
 from numbers import Integral
@@ -13,6 +14,7 @@ from joblib.parallel import (
 )
 
 from skreg.batching._broker import Broker
+from skreg.batching._checkpoint import Checkpoint, Keeper
 from skreg.batching._engine import train_together
 from skreg.batching._memory import memory
 from skreg.batching._tasks import Call, current_task
@@ -34,6 +36,11 @@ class SkregBackend(ThreadingBackend):
         Number of fits that may wait for each other, each in a thread of its own and
         with its own part of the data. A longer search runs in waves, and so does one
         whose waiting fits would hold more than a quarter of the memory.
+    checkpoint : path-like, default=None
+        Folder in which the results of tasks are kept as they end. A task whose result
+        is there is not run again: a search that was killed goes on where it was.
+        Results belong to function, arguments (estimator, parameters, data, split), code
+        and versions; nothing is taken from there if one of these has changed.
 
     Notes
     -----
@@ -49,7 +56,11 @@ class SkregBackend(ThreadingBackend):
     supports_timeout = False
 
     def __init__(
-        self, nesting_level=None, inner_max_num_threads=None, max_in_flight=256
+        self,
+        nesting_level=None,
+        inner_max_num_threads=None,
+        max_in_flight=256,
+        checkpoint=None,
     ):
         super().__init__(
             nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads
@@ -60,6 +71,10 @@ class SkregBackend(ThreadingBackend):
                 "number of fits that may wait for each other."
             )
         self.max_in_flight = max_in_flight
+        if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
+            checkpoint = Checkpoint(checkpoint)
+        self.checkpoint = checkpoint
+        self._counts = Counter()  # of the tasks that were made
         self._calls = []  # one inside the other, if tasks are made by a call
 
     def effective_n_jobs(self, n_jobs):
@@ -72,16 +87,24 @@ class SkregBackend(ThreadingBackend):
         if getattr(parallel, "return_generator", False):
             # Results that are asked for one by one are computed one by one.
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        # Such tasks write their results into memory, where no checkpoint sees them.
+        self._returns_results = backend_kwargs.get("require") != "sharedmem"
         return super().configure(n_jobs, parallel, **backend_kwargs)
 
     def get_nested_backend(self):
         level = (self.nesting_level or 0) + 1
-        return SkregBackend(level, max_in_flight=self.max_in_flight), None
+        nested = SkregBackend(
+            level, max_in_flight=self.max_in_flight, checkpoint=self.checkpoint
+        )
+        return nested, None
 
     def start_call(self):
         parent = current_task()
         broker = self._new_broker() if parent is None else parent.call.broker
-        self._calls.append(Call(broker, self.parallel, parent))
+        call = Call(broker, self.parallel, parent)
+        if self.checkpoint is not None and self._returns_results:
+            call.keeper = Keeper(self.checkpoint, self._counts)
+        self._calls.append(call)
 
     def _new_broker(self) -> Broker:
         backend, n_jobs = get_active_backend()
@@ -99,6 +122,12 @@ class SkregBackend(ThreadingBackend):
 
     def _get_pool(self):
         return self._calls[-1]
+
+    def submit(self, func, callback=None):
+        keeper = self._calls[-1].keeper
+        if keeper is not None:
+            func.items = [keeper.keep(*item) for item in func.items]
+        return super().submit(func, callback)
 
     @contextmanager
     def retrieval_context(self):

@@ -108,6 +108,7 @@ class Broker:
         if task.thread is not threading.current_thread():
             net.fit_loop(X, y, **fit_params)
             return
+        task.n_fits += 1
         job = Job(net, X, y, fit_params)
         job.on_finish = partial(self._release, (job, task))
         self._pause(task, lambda: self._waiting.append((job, task)))
