@@ -129,7 +129,7 @@ def test_nothing_is_taken_from_another_search(iris, kept, what):
     assert kept(CHANGES[what], *iris)[1] == 18
 
 
-@pytest.mark.parametrize("package", (*_fingerprint._PACKAGES, "skreg"))
+@pytest.mark.parametrize("package", [*_fingerprint._PACKAGES, "skreg"])
 def test_nothing_is_taken_from_another_version(iris, kept, package, monkeypatch):
     grid = {"lambda1": [0]}
     kept(search, iris, grid)

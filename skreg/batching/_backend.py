@@ -15,6 +15,7 @@ from joblib.parallel import (
 
 from skreg.batching._broker import Broker
 from skreg.batching._checkpoint import Checkpoint, Keeper
+from skreg.batching._cluster import ClusterCall, check_cluster, count_workers
 from skreg.batching._engine import train_together
 from skreg.batching._memory import memory
 from skreg.batching._tasks import Call, current_task
@@ -41,6 +42,9 @@ class SkregBackend(ThreadingBackend):
         is there is not run again: a search that was killed goes on where it was.
         Results belong to function, arguments (estimator, parameters, data, split), code
         and versions; nothing is taken from there if one of these has changed.
+    cluster : distributed.Client, default=None
+        Dask cluster that the tasks go to, in groups. Each worker trains the nets of its
+        group as one batch, on its own device. What lies in a checkpoint stays here.
 
     Notes
     -----
@@ -61,6 +65,7 @@ class SkregBackend(ThreadingBackend):
         inner_max_num_threads=None,
         max_in_flight=256,
         checkpoint=None,
+        cluster=None,
     ):
         super().__init__(
             nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads
@@ -74,14 +79,21 @@ class SkregBackend(ThreadingBackend):
         if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
             checkpoint = Checkpoint(checkpoint)
         self.checkpoint = checkpoint
+        if cluster is not None:
+            check_cluster(cluster)
+            self.uses_threads = self.supports_sharedmem = False
+        self.cluster = cluster
         self._counts = Counter()  # of the tasks that were made
         self._calls = []  # one inside the other, if tasks are made by a call
 
     def effective_n_jobs(self, n_jobs):
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        if n_jobs == 1:
+            return 1
+        n_groups = 1 if self.cluster is None else count_workers(self.cluster)
         # At least 2, since joblib takes 1 for a loop without a backend.
-        return 1 if n_jobs == 1 else max(2, self.max_in_flight)
+        return max(2, n_groups * self.max_in_flight)
 
     def configure(self, n_jobs=1, parallel=None, **backend_kwargs):
         if getattr(parallel, "return_generator", False):
@@ -99,16 +111,28 @@ class SkregBackend(ThreadingBackend):
         return nested, None
 
     def start_call(self):
-        parent = current_task()
-        broker = self._new_broker() if parent is None else parent.call.broker
-        call = Call(broker, self.parallel, parent)
+        call = self._new_call()
         if self.checkpoint is not None and self._returns_results:
             call.keeper = Keeper(self.checkpoint, self._counts)
         self._calls.append(call)
 
-    def _new_broker(self) -> Broker:
+    def _new_call(self):
         backend, n_jobs = get_active_backend()
-        if n_jobs is None or backend is not self:
+        if backend is not self:
+            n_jobs = None
+        if self.cluster is not None:
+            return ClusterCall(
+                self.cluster,
+                self.parallel,
+                max_in_flight=self.max_in_flight,
+                n_jobs=n_jobs,
+            )
+        parent = current_task()
+        broker = self._new_broker(n_jobs) if parent is None else parent.call.broker
+        return Call(broker, self.parallel, parent)
+
+    def _new_broker(self, n_jobs) -> Broker:
+        if n_jobs is None:
             n_jobs = 1
         elif n_jobs < 0:
             n_jobs = max(cpu_count() + 1 + n_jobs, 1)
@@ -124,26 +148,24 @@ class SkregBackend(ThreadingBackend):
         return self._calls[-1]
 
     def submit(self, func, callback=None):
-        keeper = self._calls[-1].keeper
-        if keeper is not None:
-            func.items = [keeper.keep(*item) for item in func.items]
+        call = self._calls[-1]
+        if call.keeper is not None:
+            func.items = [call.keeper.keep(*item) for item in func.items]
+        if self.cluster is not None:
+            return call.submit(func.items, callback)
         return super().submit(func, callback)
 
     @contextmanager
     def retrieval_context(self):
         """Wait for all results, which joblib then finds at hand."""
-        call = self._calls[-1]
-        call.broker.wait_for(call)
+        self._calls[-1].wait()
         yield
 
     def abort_everything(self, ensure_ready=True):
-        call = self._calls[-1]
-        call.broker.cancel(call)
+        self._calls[-1].cancel()
 
     def stop_call(self):
-        call = self._calls.pop()
-        if call.parent is None:
-            call.broker.cancel(call)  # the threads may need a moment to end
+        self._calls.pop().cancel()  # threads may need a moment to end
 
     def terminate(self):
         """Do nothing: threads end with the call they were started for."""

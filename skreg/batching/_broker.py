@@ -130,7 +130,7 @@ class Broker:
             self._close()
             return
         with self._lock:
-            call.cancel()
+            call.mark_cancelled()
             for task in [*call.pending, *(entry[-1] for entry in self._queue)]:
                 if task.call.is_within(call):
                     self._forget(task)

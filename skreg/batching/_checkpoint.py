@@ -12,7 +12,7 @@ from pathlib import Path
 from skreg.batching._fingerprint import Fingerprints
 from skreg.batching._tasks import current_task
 
-__all__ = ["Checkpoint", "Keeper"]
+__all__ = ["Checkpoint", "Keeper", "Kept"]
 
 _HEAD = b"skreg result 1\n"
 
@@ -114,10 +114,12 @@ class Keeper:
             return function, args, kwargs
         self.counts[name] += 1
         key = hashlib.sha256(f"{name} {self.counts[name]}".encode()).hexdigest()[:40]
-        return _Kept(self.checkpoint, key, function, self.is_inner), args, kwargs
+        return Kept(self.checkpoint, key, function, self.is_inner), args, kwargs
 
 
-class _Kept:
+class Kept:
+    """A function whose result is on disk, or will be."""
+
     def __init__(self, checkpoint, key, function, only_nets):
         self.checkpoint = checkpoint
         self.key = key
@@ -125,7 +127,7 @@ class _Kept:
         self.only_nets = only_nets
 
     def __call__(self, *args, **kwargs):
-        found, result = self.checkpoint.load(self.key)
+        found, result = self.recall()
         if found:
             return result
         token = _scope.set(self.key)
@@ -135,9 +137,16 @@ class _Kept:
             result = self.function(*args, **kwargs)
         finally:
             _scope.reset(token)
-        if not _has_failed(result) and (task.n_fits > n_fits or not self.only_nets):
-            self.checkpoint.save(self.key, result)
+        if task.n_fits > n_fits or not self.only_nets:
+            self.keep(result)
         return result
+
+    def recall(self) -> tuple[bool, object]:
+        return self.checkpoint.load(self.key)
+
+    def keep(self, result) -> None:
+        if not _has_failed(result):
+            self.checkpoint.save(self.key, result)
 
 
 def _has_failed(result) -> bool:

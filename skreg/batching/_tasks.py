@@ -54,7 +54,15 @@ class Call:
         self.broker.submit(task)
         return task
 
+    def wait(self) -> None:
+        """Let the tasks run until they have ended, or one has failed."""
+        self.broker.wait_for(self)
+
     def cancel(self) -> None:
+        """End the tasks; return when they have ended."""
+        self.broker.cancel(self)
+
+    def mark_cancelled(self) -> None:
         self._cancelled = True
 
     @property
