@@ -583,7 +583,7 @@ def test_random_mixes_of_tasks_end_and_agree(impatient, chunk, n_jobs):
         options = {"backend": "skreg", "max_in_flight": 1 + seed % 9, "n_jobs": n_jobs}
         assert outcome_of(seed, **options) == alone, seed
 
-    for seed in range(60 * chunk, 60 * (chunk + 1)):
+    for seed in range(40 * chunk, 40 * (chunk + 1)):
         within(60, lambda seed=seed: compare(seed))
 
 

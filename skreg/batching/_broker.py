@@ -290,7 +290,9 @@ class Broker:
             self._running.add(task)
             if not self._start(task):
                 break
-        self._news.put(None)
+        # Each time the conductor wakes up for nothing costs two switches of threads.
+        if self._closed or not self._active() or (self._root and self._root.over):
+            self._news.put(None)
 
     def _start(self, task) -> bool:
         try:
@@ -321,7 +323,7 @@ class Broker:
         return not fits or sum(size_of(job.X) for job in fits) < self._max_bytes
 
     def _active(self) -> set:
-        return self._running - self._stuck
+        return self._running - self._stuck if self._stuck else self._running
 
     def _open(self, call) -> None:
         """Let the tasks of a call begin, and its caller wait."""
