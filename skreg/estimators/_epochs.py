@@ -81,6 +81,7 @@ def draws_nothing_else(net, batches, fit_params: dict) -> bool:
         session is not None
         and session.hand is not None
         and session.augment is None
+        and session.bounds is None  # attacks begin at random points
         and not fit_params
         and type(batches) is InMemoryBatches
     )
