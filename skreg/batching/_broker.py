@@ -108,6 +108,7 @@ class Broker:
         if task.thread is not threading.current_thread():
             net.fit_loop(X, y, **fit_params)
             return
+        task.n_fits += 1
         job = Job(net, X, y, fit_params)
         job.on_finish = partial(self._release, (job, task))
         self._pause(task, lambda: self._waiting.append((job, task)))
@@ -129,7 +130,7 @@ class Broker:
             self._close()
             return
         with self._lock:
-            call.cancel()
+            call.mark_cancelled()
             for task in [*call.pending, *(entry[-1] for entry in self._queue)]:
                 if task.call.is_within(call):
                     self._forget(task)
@@ -289,7 +290,9 @@ class Broker:
             self._running.add(task)
             if not self._start(task):
                 break
-        self._news.put(None)
+        # Each time the conductor wakes up for nothing costs two switches of threads.
+        if self._closed or not self._active() or (self._root and self._root.over):
+            self._news.put(None)
 
     def _start(self, task) -> bool:
         try:
@@ -320,7 +323,7 @@ class Broker:
         return not fits or sum(size_of(job.X) for job in fits) < self._max_bytes
 
     def _active(self) -> set:
-        return self._running - self._stuck
+        return self._running - self._stuck if self._stuck else self._running
 
     def _open(self, call) -> None:
         """Let the tasks of a call begin, and its caller wait."""

@@ -9,6 +9,7 @@ from torch import nn
 
 from skreg.backprop import cross_entropy, fully_connected_layers, loss_head
 from skreg.batching._jobs import Job
+from skreg.batching._vmap import FEATURE_NDIM, reason_against_vmap
 from skreg.estimators._backprop import (
     COMPUTATION_METHODS,
     EPOCH_METHODS,
@@ -95,7 +96,7 @@ class Candidate:
         return {
             name: layer.p
             for name, layer in self.module.named_modules()
-            if isinstance(layer, nn.modules.dropout._DropoutNd)
+            if _is_dropout(layer)
         }
 
     @cached_property
@@ -132,6 +133,11 @@ def examine(job: Job) -> Candidate | str:
         if type(loader) is not InMemoryBatches:
             return "its data are not arrays in memory, in batches of the default kind"
     layers = fully_connected_layers(net.module_, net.input_shape_)
+    if layers is None:
+        X, _, _ = train.tensors(net.device_)
+        reason = reason_against_vmap(net.module_, X[:2].to(net._torch_dtype))
+        if reason is not None:
+            return reason
     shape = (
         *(net.device_, net._torch_dtype, type(net.optimizer_), net.input_shape_),
         *(batches.batch_size, len(batches), valid is None),
@@ -162,7 +168,7 @@ def _reason_against(net, fit_params) -> str | None:
     augment = net._session.augment
     group = optimizer.param_groups[0]
     trained = [w for w in net.module_.parameters() if w.requires_grad]
-    dropout = [m for m in net.module_.modules() if "Dropout" in type(m).__name__]
+    dropout = [m for m in net.module_.modules() if _is_dropout(m)]
     if fit_params:
         return f"fit was given {', '.join(fit_params)}"
     if changed:
@@ -183,13 +189,17 @@ def _reason_against(net, fit_params) -> str | None:
         return f"criterion {net.criterion_!r} is none of those that can be stacked"
     if not hasattr(net, "input_shape_"):
         return "its data are not arrays in memory"
-    if any(not isinstance(m, nn.modules.dropout._DropoutNd) for m in dropout):
-        return "its module has a dropout layer of a kind of its own"
+    if not {type(layer) for layer in dropout} <= FEATURE_NDIM.keys():
+        return "its module has dropout layers of a rare kind"
     if augment is not None and not is_sample_augmentation(augment):
         return f"augment={type(augment).__name__} is none of skreg.transforms"
     if net._session.bounds is not None:
         return f"adversarial_eps={net.adversarial_eps!r} attacks each batch"
     return None
+
+
+def _is_dropout(layer) -> bool:
+    return isinstance(layer, nn.modules.dropout._DropoutNd)
 
 
 def _has_batch_norm(module) -> bool:
@@ -216,8 +226,7 @@ def _signature(module: nn.Module, ignored=()) -> tuple:
 
 
 def _settings(module, ignored) -> list:
-    dropout = isinstance(module, nn.modules.dropout._DropoutNd)
-    skipped = {*_STATE, *ignored, *(["p"] if dropout else [])}
+    skipped = {*_STATE, *ignored, *(["p"] if _is_dropout(module) else [])}
     return [
         (name, _frozen(value))
         for name, value in sorted(vars(module).items())

@@ -37,6 +37,7 @@ class Call:
         self.broker = broker
         self.parallel = parallel
         self.parent = parent
+        self.keeper = None  # of results on disk
         self.depth = 0 if parent is None else parent.call.depth + 1
         self.context = copy_context()
         self.warnings = WarningState.current()
@@ -53,7 +54,15 @@ class Call:
         self.broker.submit(task)
         return task
 
+    def wait(self) -> None:
+        """Let the tasks run until they have ended, or one has failed."""
+        self.broker.wait_for(self)
+
     def cancel(self) -> None:
+        """End the tasks; return when they have ended."""
+        self.broker.cancel(self)
+
+    def mark_cancelled(self) -> None:
         self._cancelled = True
 
     @property
@@ -94,6 +103,7 @@ class Task:
         self.function = function
         self.callback = callback
         self.thread = None
+        self.n_fits = 0
         self.turn = SimpleQueue()  # holds an item when a paused task may go on
         self.warnings = call.warnings
 

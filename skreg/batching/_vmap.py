@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-__all__ = ["VmappedModule"]
+__all__ = ["FEATURE_NDIM", "VmappedModule", "reason_against_vmap"]
+
+# Dropout layers, and how many of the last axes their noise is the same along.
+FEATURE_NDIM = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}
 
 
 class VmappedModule:
@@ -79,15 +82,11 @@ class VmappedModule:
 def _replace_dropout(module: nn.Module, draw_noise, prefix: str = "") -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.modules.dropout._DropoutNd):
-            layer = _StackedDropout(prefix + name, _FEATURE_NDIM[type(child)])
+            layer = _StackedDropout(prefix + name, FEATURE_NDIM[type(child)])
             layer.draw_noise = draw_noise
             setattr(module, name, layer)
         else:
             _replace_dropout(child, draw_noise, f"{prefix}{name}.")
-
-
-# Layers whose noise is the same along their last axes.
-_FEATURE_NDIM = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}
 
 
 class _StackedDropout(nn.Module):
@@ -119,3 +118,28 @@ class _Noisy(torch.autograd.Function):
             x = x.movedim(in_dims[0], 0)
         noise = layer.draw_noise(layer.name, x, layer.feature_ndim)
         return (x if noise is None else x * noise), 0
+
+
+def reason_against_vmap(module: nn.Module, x: Tensor) -> str | None:
+    """Return why copies of a module cannot run as one; None if they can.
+
+    Parameters
+    ----------
+    module : nn.Module
+        It is not changed.
+    x : Tensor of shape (n, ...)
+        A few samples.
+    """
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    stacked = {name: torch.stack([t.detach()] * 2) for name, t in tensors.items()}
+    trained = [name for name, w in module.named_parameters() if w.requires_grad]
+    weights = {name: stacked.pop(name) for name in trained}
+    gradients = {name: torch.zeros_like(w) for name, w in weights.items()}
+    try:
+        pair = VmappedModule(module, weights, gradients, stacked, lambda *args: None)
+        outputs = pair.forward(x, training=True, shared=True)
+        pair.backward(torch.zeros_like(outputs), accumulate=True)
+    except Exception as error:  # whatever a module of the user's may raise
+        lines = str(error).splitlines() or [""]
+        return f"vmap cannot run copies of it: {type(error).__name__}: {lines[0]}"
+    return None
