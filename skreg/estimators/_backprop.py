@@ -144,14 +144,15 @@ class HandTraining:
         with torch.no_grad():
             outputs = self.backprop.forward(X.flatten(start_dim=1), training=False)
         if self._may_reuse:
-            self._evaluated = self._fingerprint(X), outputs
+            # With X itself: its address must not become another batch's.
+            self._evaluated = self._fingerprint(X), outputs, X
         return outputs
 
     def _forward_in_training(self, X):
         # What was computed from the same batch with the same weights, to evaluate
         # them at the end of the last epoch, need not be computed again.
         if self._evaluated is not None and not any(map(_drops, self.layers)):
-            fingerprint, outputs = self._evaluated
+            fingerprint, outputs, _ = self._evaluated
             if fingerprint == self._fingerprint(X):
                 return outputs
         return self.backprop.forward(X.flatten(start_dim=1), training=True)
