@@ -491,7 +491,14 @@ class Random(Stubborn):
         return self.linear(x + torch.rand_like(x))
 
 
+def hooked(in_features, out_features):
+    module = nn.Linear(in_features, out_features)
+    module.register_forward_hook(lambda module, args, outputs: 2 * outputs)
+    return module
+
+
 ALONE = {
+    "its module has hooks": {"module": hooked},
     "callback Watches": {"callbacks": [Watches()]},
     "callback LRScheduler": {"callbacks": [LRScheduler("StepLR", step_size=1)]},
     "OtherLoss overrides get_loss": {"make": OtherLoss},

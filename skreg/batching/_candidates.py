@@ -7,7 +7,12 @@ from functools import cached_property, partial
 import torch
 from torch import nn
 
-from skreg.backprop import cross_entropy, fully_connected_layers, loss_head
+from skreg.backprop import (
+    cross_entropy,
+    fully_connected_layers,
+    has_hooks,
+    loss_head,
+)
 from skreg.batching._jobs import Job
 from skreg.batching._vmap import FEATURE_NDIM, reason_against_vmap
 from skreg.estimators._backprop import (
@@ -189,6 +194,8 @@ def _reason_against(net, fit_params) -> str | None:
         return f"criterion {net.criterion_!r} is none of those that can be stacked"
     if not hasattr(net, "input_shape_"):
         return "its data are not arrays in memory"
+    if any(map(has_hooks, [*net.module_.modules(), *trained])):
+        return "its module has hooks"
     if not {type(layer) for layer in dropout} <= FEATURE_NDIM.keys():
         return "its module has dropout layers of a rare kind"
     if augment is not None and not is_sample_augmentation(augment):
@@ -207,7 +214,8 @@ def _has_batch_norm(module) -> bool:
     return any(isinstance(layer, batch_norm) for layer in module.modules())
 
 
-_STATE = ("_parameters", "_buffers", "_modules", "training", "_is_full_backward_hook")
+# What every module has; its tensors are compared apart, and hooks are refused.
+_COMMON = vars(nn.Module()).keys()
 
 
 def _signature(module: nn.Module, ignored=()) -> tuple:
@@ -226,7 +234,7 @@ def _signature(module: nn.Module, ignored=()) -> tuple:
 
 
 def _settings(module, ignored) -> list:
-    skipped = {*_STATE, *ignored, *(["p"] if _is_dropout(module) else [])}
+    skipped = {*_COMMON, *ignored, *(["p"] if _is_dropout(module) else [])}
     return [
         (name, _frozen(value))
         for name, value in sorted(vars(module).items())

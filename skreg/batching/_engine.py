@@ -117,14 +117,17 @@ class _Beginning:
     def __init__(self, candidate):
         self.candidate = candidate
         net = candidate.net
-        self.tensors = deepcopy(net.module_.state_dict())
-        self.optimizer = deepcopy(net.optimizer_.state_dict())
+        self.tensors = {k: t.clone() for k, t in net.module_.state_dict().items()}
+        state = net.optimizer_.state
+        self.optimizer = deepcopy(net.optimizer_.state_dict()) if state else None
         self.n_epochs = len(net.history)
 
     def restore(self) -> None:
         net = self.candidate.net
         net.module_.load_state_dict(self.tensors)
-        net.optimizer_.load_state_dict(self.optimizer)
+        net.optimizer_.state.clear()
+        if self.optimizer is not None:
+            net.optimizer_.load_state_dict(self.optimizer)
         del net.history[self.n_epochs :]
         self.candidate.job.error = None
         for _, callback in net.callbacks_:
