@@ -89,6 +89,8 @@ class WasLean(Callback):
 
 def fit(data, make=RegularizedNetClassifier, callbacks=(), **params):
     was = WasLean()
+    if (schedule := params.pop("schedule", None)) is not None:
+        callbacks = [*callbacks, schedule]
     params = {"hidden_layer_sizes": 8, "max_epochs": 4, "random_state": 0} | params
     net = make(callbacks=[was, *callbacks], **params)
     X, y = data
@@ -105,6 +107,7 @@ WORK = [
     {"optimizer": torch.optim.RMSprop, "iterator_train__drop_last": True},
     {"iterator_train": torch.utils.data.DataLoader, "batch_size": 32},
     {"make": RegularizedNetRegressor, "lambda2": 0.1},
+    {"schedule": LRScheduler("StepLR", step_size=2, gamma=0.5)},
 ]
 
 
@@ -256,7 +259,7 @@ def test_the_net_is_whole_after_an_interrupted_fit(iris):
         SeesBatches(),
         EpochScoring("accuracy"),
         GradientNormClipping(1.0),
-        LRScheduler("StepLR", step_size=1),
+        LRScheduler("StepLR", step_size=1, step_every="batch"),
     ],
 )
 def test_who_looks_at_batches_gets_to_see_them(iris, callback):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
+from skorch.callbacks import LRScheduler
 from torch import nn
 
 from skreg.backprop import (
@@ -95,6 +96,11 @@ class Candidate:
         group = self.net.optimizer_.param_groups[0]
         return {name: value for name, value in group.items() if name != "params"}
 
+    @property
+    def scheduled(self) -> bool:
+        """Whether the options of the optimizer change between epochs."""
+        return any(type(cb) is LRScheduler for _, cb in self.net.callbacks_)
+
     @cached_property
     def dropout(self) -> dict[str, float]:
         """The probabilities of the dropout layers, by their names."""
@@ -168,7 +174,7 @@ def _reason_against(net, fit_params) -> str | None:
     unknown = [
         type(callback).__name__
         for _, callback in net.callbacks_
-        if type(callback) not in KNOWN_CALLBACKS
+        if not _is_known(callback)
     ]
     augment = net._session.augment
     group = optimizer.param_groups[0]
@@ -203,6 +209,12 @@ def _reason_against(net, fit_params) -> str | None:
     if net._session.bounds is not None:
         return f"adversarial_eps={net.adversarial_eps!r} attacks each batch"
     return None
+
+
+def _is_known(callback) -> bool:
+    if type(callback) is LRScheduler:
+        return callback.step_every == "epoch" and not callable(callback.monitor)
+    return type(callback) in KNOWN_CALLBACKS
 
 
 def _is_dropout(layer) -> bool:

@@ -102,8 +102,8 @@ def _train(candidates, pool) -> None:
         stack = Stack(remaining, pool)
         epochs = StackEpochs(stack, pool)
         try:
-            finished = []
-            while not finished:
+            finished = epochs.run_one()
+            while not finished and stack.follow_schedules():
                 finished = epochs.run_one()
         finally:
             stack.release(range(len(stack)))
@@ -118,7 +118,7 @@ class _Beginning:
         self.candidate = candidate
         net = candidate.net
         self.tensors = {k: t.clone() for k, t in net.module_.state_dict().items()}
-        state = net.optimizer_.state
+        state, self.options = net.optimizer_.state, candidate.options()
         self.optimizer = deepcopy(net.optimizer_.state_dict()) if state else None
         self.n_epochs = len(net.history)
 
@@ -126,6 +126,7 @@ class _Beginning:
         net = self.candidate.net
         net.module_.load_state_dict(self.tensors)
         net.optimizer_.state.clear()
+        net.optimizer_.param_groups[0].update(self.options)
         if self.optimizer is not None:
             net.optimizer_.load_state_dict(self.optimizer)
         del net.history[self.n_epochs :]

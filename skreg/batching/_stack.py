@@ -99,6 +99,23 @@ class Stack:
             if name in parameters
         }
 
+    def follow_schedules(self) -> bool:
+        """Take over what schedules have made of the options of the nets' optimizers.
+
+        Returns
+        -------
+        bool
+            False if nets that took their steps in one call no longer can.
+        """
+        if not any(candidate.scheduled for candidate in self.candidates):
+            return True
+        for group, rows in zip(self.optimizer.param_groups, self.groups, strict=True):
+            options, *others = [c.options() for c in self.candidates[rows]]
+            if any(other != options for other in others):
+                return False
+            group.update(options)
+        return True
+
     def release(self, rows: Sequence[int]) -> None:
         """Give nets memory of their own, and their optimizers the state they are in."""
         for row in rows:

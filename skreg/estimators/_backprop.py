@@ -6,7 +6,7 @@ those of the standard way within rounding.
 """
 
 import torch
-from skorch.callbacks import EpochTimer, PassthroughScoring
+from skorch.callbacks import EpochTimer, LRScheduler, PassthroughScoring
 from torch import Tensor
 
 from skreg.backprop import Backprop, fully_connected_layers, loss_head
@@ -31,6 +31,7 @@ KNOWN_CALLBACKS = {
     EarlyStopping,
     EpochLog,
     EpochTimer,
+    LRScheduler,
     NormTracker,
     PassthroughScoring,
 }

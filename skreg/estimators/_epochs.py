@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, LRScheduler
 from skorch.history import History
 
 from skreg.callbacks import AccuracyTracker
@@ -67,6 +67,8 @@ def overridden(net, reference: type, methods: Sequence[str]) -> list[str]:
 
 def _sees_batches(callback) -> bool:
     if type(callback) is AccuracyTracker:  # asks for predictions only, see below
+        return False
+    if type(callback) is LRScheduler and callback.step_every == "epoch":
         return False
     return any(
         getattr(type(callback), hook, None) is not getattr(Callback, hook)
