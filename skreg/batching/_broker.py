@@ -80,6 +80,7 @@ class Broker:
         self._ready = deque()  # paused tasks that may go on
         self._waiting = []  # fits that have arrived
         self._training = []  # fits that are trained at the moment
+        self._bytes = 0  # of data, of both
         self._running = set()
         self._stuck = set()  # tasks that run and are not waited for
         self._live = {}  # thread: its task
@@ -111,7 +112,7 @@ class Broker:
         task.n_fits += 1
         job = Job(net, X, y, fit_params)
         job.on_finish = partial(self._release, (job, task))
-        self._pause(task, lambda: self._waiting.append((job, task)))
+        self._pause(task, partial(self._let_wait, (job, task)))
         if job.error is not None:
             raise job.error
 
@@ -243,9 +244,9 @@ class Broker:
             return
         while True:
             with self._lock:
-                if self._root.over or self._closed:
+                if self._root.has_failed:
                     raise Cancelled
-                if not self._active():
+                if self._root.over or not self._active():
                     break
             self._wait()
         self._outside.install()
@@ -317,10 +318,8 @@ class Broker:
         return self._queue and self._has_room() and self._has_turn()
 
     def _has_room(self) -> bool:
-        fits = [job for job, _ in itertools.chain(self._waiting, self._training)]
-        if len(fits) >= self._max_in_flight:
-            return False
-        return not fits or sum(size_of(job.X) for job in fits) < self._max_bytes
+        in_flight = len(self._waiting) + len(self._training)
+        return in_flight < self._max_in_flight and self._bytes < self._max_bytes
 
     def _active(self) -> set:
         return self._running - self._stuck if self._stuck else self._running
@@ -347,10 +346,15 @@ class Broker:
             self._ready.append(call.waiter)
             call.waiter = None
 
+    def _let_wait(self, entry) -> None:
+        self._waiting.append(entry)
+        self._bytes += size_of(entry[0].X)
+
     def _let_go(self, entry) -> None:
         for place in (self._waiting, self._training):
             if entry in place:
                 place.remove(entry)
+                self._bytes -= size_of(entry[0].X)
                 self._ready.append(entry[1])
 
     def _progress(self, task) -> None:
