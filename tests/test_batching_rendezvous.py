@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -75,7 +76,8 @@ def batches(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind():
+def nothing_is_left_behind(iris):
+    small().fit(*iris)  # imports on first use set filters of warnings
     state = [*warnings.filters], warnings.showwarning
     yield
     assert not [t for t in threading.enumerate() if t.name == "skreg"]
@@ -290,6 +292,24 @@ def test_fits_wait_for_each_other_as_far_as_memory_goes(iris, batches, monkeypat
         cross_val_score(small(), X, iris[1], cv=6)
     assert batches[0] == 4
     assert sum(batches) == 6
+
+
+def test_a_net_that_is_trained_can_go_on_before_the_rest(iris, monkeypatch):
+    events = []
+
+    def one_by_one(jobs, *, verbose):
+        for job in jobs:
+            job.train_alone()  # which lets it go on
+            events.append("next")
+
+    def task(i):
+        small().fit(*iris)
+        events.append(i)
+
+    monkeypatch.setattr(skreg.batching._backend, "train_together", one_by_one)
+    with joblib.parallel_config("skreg", max_in_flight=2):
+        Parallel()(delayed(task)(i) for i in range(3))
+    assert events == [0, "next", 1, "next", 2, "next"]
 
 
 # -- failures -------------------------------------------------------------------------
@@ -733,6 +753,37 @@ print([t.name for t in threading.enumerate()])
 with joblib.parallel_config("skreg"):
     print(len(cross_val_score(net.set_params(max_epochs=1), X, y)))
 """
+
+
+INTERRUPTED_AT_RANDOM = """
+import faulthandler, os, random, signal, sys, threading, time, warnings
+faulthandler.dump_traceback_later(100, exit=True)
+sys.path.insert(0, sys.argv[1])
+from test_batching_rendezvous import outcome_of
+
+state = [*warnings.filters], warnings.showwarning
+rng = random.Random(0)
+for i in range(150):
+    seed, n_jobs = rng.randrange(160), rng.choice([None, 3])
+    delay = 0.03 * rng.random()
+    alarm = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        alarm.start()
+        outcome_of(seed, backend="skreg", max_in_flight=1 + seed % 9, n_jobs=n_jobs)
+        time.sleep(10)
+    except KeyboardInterrupt:
+        pass
+    alarm.join()
+    time.sleep(1e-3)
+    assert not [t for t in threading.enumerate() if t.name == "skreg"], i
+    assert ([*warnings.filters], warnings.showwarning) == state, i
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
+def test_interrupts_at_random_moments_leave_nothing_behind():
+    command = [sys.executable, "-c", INTERRUPTED_AT_RANDOM, Path(__file__).parent]
+    subprocess.run(command, check=True)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
