@@ -91,6 +91,7 @@ def fully_connected_layers(
         and list(map(id, weights)) == list(map(id, module.parameters()))
         and all(w.requires_grad and not has_hooks(w) for w in weights)
         and not any(map(has_hooks, module.modules()))
+        and not any("forward" in vars(part) for part in module.modules())
     )
     return layers if plain else None
 

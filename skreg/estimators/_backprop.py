@@ -66,6 +66,18 @@ def make_hand_training(net, reference: type):
     return HandTraining(net, layers, head, reference) if can else None
 
 
+def renewed(hand: "HandTraining | None") -> "HandTraining | None":
+    """Return a training for the net as it is now; None if autograd has to do it."""
+    if hand is None or hand.is_current():
+        return hand
+    hand.release()
+    return make_hand_training(hand.net, hand.reference)
+
+
+def _shares_memory(parameter, view) -> bool:
+    return parameter.data_ptr() == view.data_ptr() and parameter.shape == view.shape
+
+
 class HandTraining:
     """Such a training, from its first epoch to `release`.
 
@@ -85,33 +97,53 @@ class HandTraining:
     def __init__(self, net, layers, head, reference):
         self.net = net
         self.head = head
+        self.reference = reference
         self.generator = None  # of dropout; None is torch's default one
         penalized = {id(w) for w in net._session.penalized}
-        self.parameters = sorted(
-            net.module_.parameters(), key=lambda w: id(w) not in penalized
-        )
-        weights, views = _flattened([w.detach() for w in self.parameters])
+        own = list(net.module_.parameters())
+        self.parameters = sorted(own, key=lambda w: id(w) not in penalized)
+        weights, self.views = _flattened([w.detach() for w in self.parameters])
         gradient, self.gradient_views = _flattened(
             [torch.zeros_like(w) for w in self.parameters]
         )
-        n_penalized = sum(w.numel() for w in net._session.penalized)
+        n_penalized = sum(w.numel() for w in own if id(w) in penalized)
         self.penalized = [weights[:n_penalized]] if n_penalized else []
         self.penalty_gradient = [gradient[:n_penalized]]
         self.unpenalized_gradient = gradient[n_penalized:]
-        for parameter, view in zip(self.parameters, views, strict=True):
+        for parameter, view in zip(self.parameters, self.views, strict=True):
             parameter.data = view
         self.backprop = Backprop(
             layers,
-            dict(zip(self.parameters, views, strict=True)),
+            dict(zip(self.parameters, self.views, strict=True)),
             dict(zip(self.parameters, self.gradient_views, strict=True)),
             self._draw_noise,
         )
         self.layers = layers
-        # A callback or method of the user's may change weights where nobody sees it.
-        self._may_reuse = not overridden(net, reference, EPOCH_METHODS) and all(
+        # Others may change the net at any time, and `is_current` sees it only before an
+        # epoch: then the module itself is evaluated.
+        self.evaluates = not overridden(net, reference, EPOCH_METHODS) and all(
             type(callback) in KNOWN_CALLBACKS for _, callback in net.callbacks_
         )
         self._evaluated = None
+
+    def is_current(self) -> bool:
+        """Tell whether the net is still the one that this training was made for.
+
+        Callbacks of the user's may have given it other weights, layers, hooks, or
+        another loss since the last epoch.
+        """
+        if self.evaluates:
+            return True
+        net = self.net
+        self.head = loss_head(net.criterion_)
+        layers = fully_connected_layers(net.module_, net.input_shape_) or []
+        return (
+            self.head is not None
+            and list(map(id, layers)) == list(map(id, self.layers))
+            and {id(w) for w in self.parameters}
+            == {id(w) for w in _optimized(net.optimizer_)}
+            and all(map(_shares_memory, self.parameters, self.views))
+        )
 
     def begin_epoch(self) -> None:
         """Put the gradients in their places, where an optimizer looks for them."""
@@ -144,9 +176,8 @@ class HandTraining:
         """Return the module's outputs, with dropout off."""
         with torch.no_grad():
             outputs = self.backprop.forward(X.flatten(start_dim=1), training=False)
-        if self._may_reuse:
-            # With X itself: its address must not become another batch's.
-            self._evaluated = self._fingerprint(X), outputs, X
+        # With X itself: its address must not become another batch's.
+        self._evaluated = self._fingerprint(X), outputs, X
         return outputs
 
     def _forward_in_training(self, X):
