@@ -59,7 +59,7 @@ def make_hand_training(net, reference: type):
         and head
         and not overridden(net, reference, COMPUTATION_METHODS)
         and all(w.dtype == net._torch_dtype for w in parameters)
-        and {id(w) for w in parameters} == {id(w) for w in _optimized(net.optimizer_)}
+        and _ids(parameters) == _ids(_optimized(net.optimizer_))
         # On a GPU dropout's own kernel has a stream of its own.
         and (net.device_.type == "cpu" or not any(map(_drops, layers)))
     )
@@ -99,7 +99,7 @@ class HandTraining:
         self.head = head
         self.reference = reference
         self.generator = None  # of dropout; None is torch's default one
-        penalized = {id(w) for w in net._session.penalized}
+        penalized = _ids(net._session.penalized)
         own = list(net.module_.parameters())
         self.parameters = sorted(own, key=lambda w: id(w) not in penalized)
         weights, self.views = _flattened([w.detach() for w in self.parameters])
@@ -140,8 +140,8 @@ class HandTraining:
         return (
             self.head is not None
             and list(map(id, layers)) == list(map(id, self.layers))
-            and {id(w) for w in self.parameters}
-            == {id(w) for w in _optimized(net.optimizer_)}
+            and _ids(self.parameters) == _ids(net.module_.parameters())
+            and _ids(self.parameters) == _ids(_optimized(net.optimizer_))
             and all(map(_shares_memory, self.parameters, self.views))
         )
 
@@ -215,6 +215,10 @@ def _flattened(tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     return flat, [
         part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)
     ]
+
+
+def _ids(things) -> set[int]:
+    return set(map(id, things))
 
 
 def _drops(layer) -> bool:
