@@ -432,3 +432,22 @@ def test_sparse_embeddings_train():
     words = {"words": np.arange(20).reshape(10, 2) % 5}
     net = RegularizedNetClassifier(Words, optimizer=torch.optim.SGD, max_epochs=2)
     assert net.fit(words, np.arange(10) % 2).predict(words).shape == (10,)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(8, 1), (9000, 2)])
+def test_small_nets_are_trained_by_one_thread(iris, size, expected):
+    seen = []
+
+    class Adam(torch.optim.Adam):
+        def step(self, closure=None):
+            seen.append(torch.get_num_threads())
+            return super().step(closure)
+
+    Adam.__module__ = "torch.optim.mine"
+    torch.set_num_threads(2)
+    try:
+        fit(iris, optimizer=Adam, hidden_layer_sizes=size)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert set(seen) == {expected}

@@ -13,6 +13,7 @@ from skreg.batching._epochs import StackEpochs
 from skreg.batching._jobs import Job
 from skreg.batching._stack import Stack
 from skreg.batching._streams import DataPool
+from skreg.estimators._threads import threads_for
 
 __all__ = ["train_together"]
 
@@ -102,9 +103,10 @@ def _train(candidates, pool) -> None:
         stack = Stack(remaining, pool)
         epochs = StackEpochs(stack, pool)
         try:
-            finished = epochs.run_one()
-            while not finished and stack.follow_schedules():
+            with threads_for(stack.flop()):
                 finished = epochs.run_one()
+                while not finished and stack.follow_schedules():
+                    finished = epochs.run_one()
         finally:
             stack.release(range(len(stack)))
         done = {id(stack.candidates[row]) for row in finished}

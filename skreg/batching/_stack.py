@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import groupby
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,14 @@ class Stack:
 
     def __len__(self) -> int:
         return len(self.candidates)
+
+    def flop(self) -> float:
+        """Return about how many operations a step takes; infinity if unknown."""
+        if not isinstance(self.model, Backprop):
+            return inf
+        first = self.candidates[0]
+        n_samples = min(first.batches.batch_size, len(first.train))
+        return 6 * n_samples * sum(weight.numel() for weight in self.weights.values())
 
     def step(self, i: int) -> tuple[Tensor, Tensor | None, list[int]]:
         """Train on batch `i` of the epoch.

@@ -119,6 +119,7 @@ class HandTraining:
             self._draw_noise,
         )
         self.layers = layers
+        self.flop_per_sample = 6 * weights.numel()  # two products back, one forward
         # Others may change the net at any time, and `is_current` sees it only before an
         # epoch: then the module itself is evaluated.
         self.evaluates = not overridden(net, reference, EPOCH_METHODS) and all(

@@ -7,6 +7,7 @@ here all losses of an epoch are fetched at once.
 """
 
 from collections.abc import Sequence
+from math import inf
 
 import torch
 from skorch import NeuralNet
@@ -15,6 +16,7 @@ from skorch.history import History
 
 from skreg.callbacks import AccuracyTracker
 from skreg.estimators._data import InMemoryBatches
+from skreg.estimators._threads import threads_for
 
 # What a subclass may override to see, or change, what happens to a batch.
 BATCH_METHODS = (
@@ -91,7 +93,13 @@ def draws_nothing_else(net, batches, fit_params: dict) -> bool:
 
 def run_lean_epoch(net, batches, training: bool, fit_params: dict) -> None:
     """Train, or validate, on each batch."""
-    (train_epoch if training else validate_epoch)(net, batches, fit_params)
+    run = train_epoch if training else validate_epoch
+    hand, flop = net._session.hand, inf
+    if hand is not None and type(batches) is InMemoryBatches:
+        n_samples = min(batches.batch_size, len(batches.dataset))
+        flop = n_samples * hand.flop_per_sample
+    with threads_for(flop):
+        run(net, batches, fit_params)
 
 
 def train_epoch(net, batches, fit_params: dict) -> None:
