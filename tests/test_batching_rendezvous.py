@@ -2,6 +2,7 @@
 
 import asyncio
 import faulthandler
+import inspect
 import os
 import signal
 import subprocess
@@ -491,7 +492,7 @@ class FakeNet:
         train(self, None, None, {})
         return self.result
 
-    def fit_loop(self, X, y):
+    def fit_loop(self, X, y, **fit_params):
         if self.value % 17 == 0:
             raise ArithmeticError(self.value)
         self.result = self.value + 1
@@ -621,6 +622,18 @@ def test_a_lock_around_fits(iris, impatient):
     assert within(60, run) == list(range(2, 10))
 
 
+def test_slow_tasks_are_waited_for(impatient, batches):
+    def task(i):
+        start = time.process_time()
+        while time.process_time() - start < 0.08:
+            pass
+        return FakeNet(i).fit()
+
+    with joblib.parallel_config("skreg"):
+        Parallel()(delayed(task)(i) for i in range(1, 6))
+    assert batches == [5]
+
+
 def test_processes_inside_of_a_task(iris):
     def task(i):
         with pytest.warns(UserWarning, match="Loky-backed parallel loops"):
@@ -690,7 +703,7 @@ def test_callbacks_of_scikit_learn_see_all_fits_and_epochs(iris):
         assert names.count("epoch") == 36
 
 
-# -- the name -------------------------------------------------------------------------
+# -- the name and the options ---------------------------------------------------------
 
 
 def test_joblib_knows_the_name_before_it_is_used():
@@ -707,6 +720,16 @@ def test_joblib_knows_the_name_before_it_is_used():
 def test_the_package_alone_loads_nothing():
     script = "import skreg, sys; assert not {'joblib', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_guide_names_the_options():
+    guide = Path(__file__).parents[1] / "docs" / "guide" / "batching.rst"
+    text = guide.read_text(encoding="utf-8")
+    options = inspect.signature(skreg.batching.SkregBackend).parameters
+    for name, option in options.items():
+        if name not in ("nesting_level", "inner_max_num_threads"):
+            is_told = f"``{name}={option.default}``" in text
+            assert is_told or (option.default is None and f"``{name}=" in text), name
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "many"])
