@@ -598,7 +598,7 @@ def impatient(monkeypatch):
 
 @pytest.mark.parametrize("n_jobs", [None, 3])
 @pytest.mark.parametrize("chunk", range(4))
-def test_random_mixes_of_tasks_end_and_agree(impatient, chunk, n_jobs):
+def test_random_mixes_of_tasks_end_and_agree(batches, impatient, chunk, n_jobs):
     def compare(seed):
         alone = outcome_of(seed)
         options = {"backend": "skreg", "max_in_flight": 1 + seed % 9, "n_jobs": n_jobs}
@@ -608,7 +608,7 @@ def test_random_mixes_of_tasks_end_and_agree(impatient, chunk, n_jobs):
         within(60, lambda seed=seed: compare(seed))
 
 
-def test_a_lock_around_fits(iris, impatient):
+def test_a_lock_around_fits(batches, impatient):
     lock = threading.Lock()
 
     def task(i):
@@ -634,7 +634,7 @@ def test_slow_tasks_are_waited_for(impatient, batches):
     assert batches == [5]
 
 
-def test_processes_inside_of_a_task(iris):
+def test_processes_inside_of_a_task(batches):
     def task(i):
         with pytest.warns(UserWarning, match="Loky-backed parallel loops"):
             return Parallel(n_jobs=2, backend="loky")(

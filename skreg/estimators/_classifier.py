@@ -4,12 +4,14 @@ from functools import partial
 
 import numpy as np
 import torch
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 from skorch import NeuralNetClassifier
 from torch import nn
 
+from skreg.attacks import log_odds_of_error
 from skreg.callbacks import AccuracyTracker
 from skreg.estimators import _docs
 from skreg.estimators._base import RegularizedNet
@@ -44,7 +46,7 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The class labels, sorted.
+        The class labels, sorted; also those whose samples all have weight zero.
     {_docs.ATTRIBUTES.format(history="; with validation data ``valid_*``")}
 
     See Also
@@ -83,6 +85,7 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         )
     }
 
+    _learned = "classes_inferred_"
     _target_checks = {"y_numeric": False}
     _stratified = True
     _early_stopping_monitor = {"monitor": "valid_acc", "lower_is_better": False}
@@ -94,8 +97,13 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
     @property
     def classes_(self):
         labels = vars(self).get("classes_inferred_")
+        if labels is None and self.initialized_ and self.classes is not None:
+            labels = np.unique(self.classes)
         if labels is None:
-            raise AttributeError("classes_ is there after fit.")
+            raise NotFittedError(
+                f"This {type(self).__name__} is not fitted, so that its classes are "
+                "not known: call fit, or set the parameter classes and initialize."
+            )
         # While fit runs, callbacks compare predictions with encoded targets.
         return np.arange(len(labels)) if self._session else labels
 
@@ -112,10 +120,13 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         if classes is None:
             classes = self.classes
         labels = np.unique(y if classes is None else classes)
-        if len(labels) < 2:
+        seen, where = labels, "y holds"
+        if classes is None and weight is not None:
+            seen, where = np.unique(y[weight > 0]), "sample_weight leaves"
+        if len(seen) < 2:
             raise ValueError(
-                f"{type(self).__name__} needs samples of at least 2 classes, but y "
-                f"holds only 1 class: {labels.tolist()[0]!r}."
+                f"{type(self).__name__} needs samples of at least 2 classes, but "
+                f"{where} only 1 class: {seen.tolist()[0]!r}."
             )
         self.classes_inferred_ = labels
 
@@ -154,6 +165,10 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
             totals = np.bincount(encoded, weight, minlength=len(labels))
             factors = np.divide(1, totals, where=totals > 0, out=np.zeros(len(labels)))
         return weight * factors[encoded]
+
+    def _sample_losses(self, outputs, y_true):
+        """Return what attacks maximise."""
+        return log_odds_of_error(outputs, y_true)
 
     def _check_outputs(self, outputs, y_true):
         if outputs.ndim != 2 or outputs.shape[1] != self._n_outputs:
