@@ -53,8 +53,8 @@ class Broker:
         the interpreter (the filters of warnings, NumPy's global generator) is used as
         if tasks ran one after the other.
     patience : float, default=5.0
-        Seconds without progress after which a task that runs is no longer waited for;
-        at least four times the longest time that any has taken so far.
+        Seconds without progress after which a task that runs is no longer waited for,
+        if the process does not compute either; 60 times as long if it does.
     """
 
     def __init__(
@@ -87,8 +87,7 @@ class Broker:
         self._threads = []
         self._live = {}  # thread: its task, from its first to its last step
         self._closed = False
-        self._last_progress = time.monotonic()
-        self._longest = 0.0
+        self._note_progress()
 
     @property
     def takes_turns(self) -> bool:
@@ -153,8 +152,7 @@ class Broker:
         with self._lock:
             may_pause = not (self._closed or task.call.cancelled)
             if may_pause:
-                self._progress(task)
-                self._running.discard(task)
+                self._leave(task)
                 note()
                 self._advance()
         if may_pause:
@@ -180,8 +178,7 @@ class Broker:
     def _next(self, done) -> Task | None:
         """End a task; return one that the same thread can begin."""
         with self._lock:
-            self._progress(done)
-            self._running.discard(done)
+            self._leave(done)
             self._forget(done)
             if self._ready or not self._may_begin():
                 self._advance()
@@ -197,7 +194,7 @@ class Broker:
         try:
             with self._locked():
                 self._conductor, self._root = threading.get_ident(), call
-                self._last_progress = time.monotonic()
+                self._note_progress()
                 self._open(call)
                 self._advance()
             self._train_until_over()
@@ -229,7 +226,7 @@ class Broker:
             for job, _ in self._training:
                 job.error = job.error or error
         with self._locked():
-            self._last_progress = time.monotonic()
+            self._note_progress()
             for entry in list(self._training):
                 self._let_go(entry)
             self._advance()
@@ -239,7 +236,7 @@ class Broker:
         with self._locked():
             if entry not in self._training:
                 return
-            self._last_progress = time.monotonic()
+            self._note_progress()
             self._let_go(entry)
             self._advance()
         if threading.get_ident() != self._conductor:
@@ -254,16 +251,25 @@ class Broker:
         self._outside.install()
 
     def _wait(self) -> None:
-        patience = max(self._patience, 4 * self._longest)
         try:
             # In pieces: on Windows, an interrupt does not end the wait for a lock.
-            self._news.get(timeout=min(patience, 0.2))
+            self._news.get(timeout=min(self._patience, 0.2))
         except Empty:
             with self._locked():
-                if time.monotonic() - self._last_progress > patience:
-                    self._last_progress = time.monotonic()
+                if self._is_stalled():
+                    self._note_progress()
                     self._stuck |= self._running
                     self._advance()
+
+    def _is_stalled(self) -> bool:
+        """Tell tasks that wait, for a lock perhaps, from those that are slow."""
+        start, used = self._window
+        elapsed = time.monotonic() - start
+        if elapsed < self._patience:
+            return False
+        self._window = time.monotonic(), time.process_time()
+        is_idle = time.process_time() - used < 0.05 * elapsed
+        return is_idle or time.monotonic() - self._last_progress > 60 * self._patience
 
     def _close(self) -> None:
         """End all tasks; return when their threads have ended."""
@@ -365,9 +371,11 @@ class Broker:
                 self._bytes -= size_of(entry[0].X)
                 self._ready.append(entry[1])
 
-    def _progress(self, task) -> None:
-        now = time.monotonic()
-        if task not in self._stuck:
-            self._longest = max(self._longest, now - self._last_progress)
+    def _leave(self, task) -> None:
+        self._running.discard(task)
         self._stuck.discard(task)
-        self._last_progress = now
+        self._note_progress()
+
+    def _note_progress(self) -> None:
+        self._last_progress = time.monotonic()
+        self._window = self._last_progress, time.process_time()
