@@ -44,6 +44,8 @@ def train_together(jobs: Sequence[Job], *, verbose: int = 0) -> None:
         ordered = sorted(candidates, key=lambda c: repr(pool.stream_key(c)))
         for stack in _in_parts(ordered, size):
             train_stack(stack, pool)
+            for candidate in stack:  # scored, and kept on disk, before the next stack
+                candidate.job.finish()
     for alone in reasons.values():
         for job in alone:
             job.train_alone()
