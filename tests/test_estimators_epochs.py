@@ -434,7 +434,7 @@ def test_sparse_embeddings_train():
     assert net.fit(words, np.arange(10) % 2).predict(words).shape == (10,)
 
 
-@pytest.mark.parametrize(("size", "expected"), [(8, 1), (9000, 2)])
+@pytest.mark.parametrize(("size", "expected"), [(8, 1), (20_000, 2)])
 def test_small_nets_are_trained_by_one_thread(iris, size, expected):
     seen = []
 
