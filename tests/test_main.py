@@ -70,14 +70,22 @@ def test_numbers_must_be_positive(option, value, capsys):
     assert option in capsys.readouterr().err
 
 
-def test_interruption_says_so_and_writes_no_report(tmp_path, capsys, monkeypatch):
+def test_interruption_says_so(tmp_path, capsys, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("skreg.studies.l1_l2.run", interrupted)
+    monkeypatch.setattr("skreg.studies.l1_l2.fit_all", interrupted)
     assert main(["--output", str(tmp_path)]) == 130
-    assert "interrupted; no report was written" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "interrupted; the studies that were finished are kept" in error
     assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_study_is_named_with_those_there_are(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["l1l2"])
+    assert stop.value.code == 2
+    assert "there is no study 'l1l2'; choose from all, l1-l2" in capsys.readouterr().err
 
 
 def test_python_m_skreg():

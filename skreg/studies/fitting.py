@@ -1,0 +1,146 @@
+"""The fits of a study: every case with every seed, and what is kept of each."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from math import isfinite
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from sklearn.base import clone
+
+from skreg.callbacks import AccuracyTracker
+from skreg.estimators import RegularizedNetClassifier
+from skreg.studies.sampling import Sample, one_thread
+
+CURVES = ("train_acc", "valid_acc", "train_loss", "valid_loss", "param_norm")
+
+
+class Case(NamedTuple):
+    """One of the nets that a study compares, on one kind of data.
+
+    Parameters
+    ----------
+    labels : dict
+        What tells the case from the others; the last entry is the net's name.
+    net : RegularizedNetClassifier
+        Not fitted.
+    sample : callable
+        From a seed to the images to fit and validate on.
+    """
+
+    labels: dict[str, object]
+    net: RegularizedNetClassifier
+    sample: Callable[[int], Sample]
+
+
+@contextmanager
+def computing() -> Iterator[None]:
+    """Say where fits and searches compute: the one place to change that."""
+    with one_thread():
+        yield
+
+
+def image_net(module, data, *, lr, momentum, epochs, device, **params):
+    """Return a net as the course trains it: SGD with momentum, all images at once.
+
+    Parameters
+    ----------
+    module : nn.Module class
+    data : Bunch
+        Whose classes the net tells apart, also if a small sample shows fewer.
+    lr, momentum : float
+    epochs : int
+    device : str
+    **params
+        More parameters of the classifier, or others in place of these.
+
+    Returns
+    -------
+    RegularizedNetClassifier
+    """
+    defaults = {
+        "optimizer": torch.optim.SGD,
+        "optimizer__momentum": momentum,
+        "batch_size": -1,
+        "classes": np.arange(len(data.target_names)),
+    }
+    return RegularizedNetClassifier(
+        module, lr=lr, max_epochs=epochs, device=device, **defaults | params
+    )
+
+
+def fit_all(
+    cases: Sequence[Case],
+    seeds: Sequence[int],
+    progress: Callable[[Sequence], Iterable] = iter,
+) -> list[dict]:
+    """Fit every case with every seed, which decides images, weights, everything.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    seeds : sequence of int
+    progress : callable, default=iter
+        Wraps the sequence of fits, as `tqdm` does.
+
+    Returns
+    -------
+    list of dict
+        One a fit, of plain numbers, strings, lists and dicts: ``labels``, ``seed``,
+        ``seconds``, ``diverged``, ``curves`` (of `CURVES`, None after the end of a fit
+        that stopped early), ``layer_norms`` at the end, ``best_epoch`` of early
+        stopping, and, if there is a test set, ``test_acc`` and ``final_valid_acc`` of
+        the net that the fit returned.
+    """
+    fits = [(case, seed) for case in cases for seed in seeds]
+    with computing():
+        return Parallel()(delayed(_fit)(*fit) for fit in progress(fits))
+
+
+def _fit(case: Case, seed: int) -> dict:
+    sample = case.sample(seed)
+    net = clone(case.net).set_params(random_state=seed)
+    net.set_params(callbacks=[AccuracyTracker(on_train=True), *(net.callbacks or [])])
+    start = perf_counter()
+    net.fit(sample.X_train, sample.y_train, X_val=sample.X_valid, y_val=sample.y_valid)
+    run = {
+        "labels": case.labels,
+        "seed": seed,
+        "seconds": perf_counter() - start,
+        "diverged": has_diverged(net),
+        "curves": {key: padded(net.history[:, key], net.max_epochs) for key in CURVES},
+        "layer_norms": {
+            layer: finite(norm)
+            for layer, norm in net.history[-1, "param_norms"].items()
+        },
+    }
+    if net.early_stopping:
+        run["best_epoch"] = int(net.best_epoch_)
+    if sample.X_test is not None:
+        run["test_acc"] = score(net, sample.X_test, sample.y_test)
+        run["final_valid_acc"] = score(net, sample.X_valid, sample.y_valid)
+    return run
+
+
+def has_diverged(net) -> bool:
+    """Tell whether training ended because loss or weights were no longer finite."""
+    last = net.history[-1]
+    return not (isfinite(last["train_loss"]) and isfinite(last["param_norm"]))
+
+
+def score(net, X, y) -> float | None:
+    """Return the accuracy; None for a net whose training diverged."""
+    return None if has_diverged(net) else float(net.score(X, y))
+
+
+def finite(value: float) -> float | None:
+    """Return None for NaN and infinity, which JSON does not have."""
+    return float(value) if isfinite(value) else None
+
+
+def padded(values: Sequence[float], n_epochs: int) -> list[float | None]:
+    """Fill up the curve of a fit that diverged or stopped early."""
+    return [*map(finite, values)] + [None] * (n_epochs - len(values))
