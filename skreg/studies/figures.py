@@ -112,6 +112,7 @@ def plot_bars(
     values: Mapping[str, Mapping[str, np.ndarray]],
     *,
     ylabel: str,
+    xlabel: str = "",
     levels: Mapping[str, float] | None = None,
     ax=None,
 ):
@@ -121,7 +122,7 @@ def plot_bars(
     ----------
     values : mapping of str to mapping of str to array-like of shape (n_seeds,)
         Group, on the abscissa, to bars, by colour.
-    ylabel : str
+    ylabel, xlabel : str
     levels : mapping of str to float, default=None
         Horizontal lines, such as chance.
     ax : matplotlib Axes, default=None
@@ -146,13 +147,26 @@ def plot_bars(
             ax.plot([x] * len(seeds), seeds, ".", color="0.15", ms=3, alpha=0.5)
     ax.set_xticks(range(len(values)), list(values))
     ax.tick_params(axis="x", length=0)
-    ax.set_ylabel(ylabel)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
     light_grid(ax)
     keys = [Patch(color=s.color, alpha=0.75, label=n) for n, s in styles.items()]
     keys = (keys if len(names) > 1 else []) + _draw_levels(ax, levels or {})
     if keys:
         draw_legend(ax, keys)
     return ax.figure
+
+
+def grouped(
+    summaries: pd.DataFrame, groups: str, factor: str, column: str
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return the values of a column, over seeds, as `plot_bars` takes them."""
+    return {
+        str(group): {
+            str(name): part[column].to_numpy()
+            for name, part in rows.groupby(factor, sort=False)
+        }
+        for group, rows in summaries.groupby(groups, sort=False)
+    }
 
 
 def image_samples(data, n_classes: int = 10, n_images: int = 36) -> dict:

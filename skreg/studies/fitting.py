@@ -72,6 +72,19 @@ def image_net(module, data, *, lr, momentum, epochs, device, **params):
     )
 
 
+def adam_net(module, data, *, lr, epochs, device, **params):
+    """Return a net trained by Adam on all images at once; as `image_net`."""
+    optimizer = {"optimizer": torch.optim.Adam, "batch_size": -1}
+    classes = np.arange(len(data.target_names))
+    return RegularizedNetClassifier(
+        module,
+        lr=lr,
+        max_epochs=epochs,
+        device=device,
+        **{"classes": classes} | optimizer | params,
+    )
+
+
 def fit_all(
     cases: Sequence[Case],
     seeds: Sequence[int],

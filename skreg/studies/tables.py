@@ -47,6 +47,9 @@ class Quantity:
         return self.number(value) + self.unit
 
 
+percent = Quantity.of("accuracy")
+
+
 def summarize(
     runs: Sequence[dict], columns: Mapping[str, Callable[[dict], float | None]]
 ) -> pd.DataFrame:
