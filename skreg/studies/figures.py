@@ -108,6 +108,29 @@ def plot_against(
     return ax.figure
 
 
+def plot_columns(
+    columns: Mapping[str, tuple[Sequence[float], Mapping[str, np.ndarray]]],
+    *,
+    ylabel: str,
+):
+    """Draw one `plot_against` beside the other, evenly spaced, of one scale.
+
+    Parameters
+    ----------
+    columns : mapping of str to (x, values)
+        The label of each abscissa to what `plot_against` takes.
+    ylabel : str
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    axes = new_axes(len(columns))
+    for ax, (xlabel, (x, values)) in zip(axes, columns.items(), strict=True):
+        plot_against(x, values, xlabel=xlabel, ylabel=ylabel, evenly=True, ax=ax)
+    return axes[0].figure
+
+
 def plot_bars(
     values: Mapping[str, Mapping[str, np.ndarray]],
     *,

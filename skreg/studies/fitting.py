@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 from sklearn.base import clone
+from sklearn.model_selection import KFold, StratifiedKFold
 
 from skreg.callbacks import AccuracyTracker
 from skreg.estimators import RegularizedNetClassifier
@@ -136,6 +137,13 @@ def _fit(case: Case, seed: int) -> dict:
         run["test_acc"] = score(net, sample.X_test, sample.y_test)
         run["final_valid_acc"] = score(net, sample.X_valid, sample.y_valid)
     return run
+
+
+def folds(y: np.ndarray, n_folds: int, seed: int):
+    """Return a cross-validator; stratified, if every class has an image a fold."""
+    stratified = np.unique(y, return_counts=True)[1].min() >= n_folds
+    kind = StratifiedKFold if stratified else KFold
+    return kind(n_folds, shuffle=True, random_state=seed)
 
 
 def has_diverged(net) -> bool:
