@@ -109,6 +109,36 @@ def as_curve(values, parameter: str) -> np.ndarray:
     return curve
 
 
+def as_numbers(values, parameter: str, *shapes: tuple) -> np.ndarray:
+    """Return `values` as a float array of one of the shapes, and not empty.
+
+    A shape consists of lengths, or of names for lengths that are free.
+
+    Examples
+    --------
+    >>> from skreg.displays._common import as_numbers
+    >>> as_numbers([0, 1], "eps", ("n_eps",))
+    array([0., 1.])
+    """
+    try:
+        array = np.array(values, dtype=float)
+    except (TypeError, ValueError):
+        array = None
+    if array is not None and array.size:
+        for shape in shapes:
+            lengths = [
+                n if isinstance(name, str) else name
+                for name, n in zip(shape, array.shape, strict=False)
+            ]
+            if (*lengths,) == array.shape and len(shape) == array.ndim:
+                return array
+    allowed = " or ".join(str(shape).replace("'", "") for shape in shapes)
+    got = shorten(values) if array is None else f"shape {array.shape}"
+    raise ValueError(
+        f"{parameter} must hold numbers, in shape {allowed} and not empty; got {got}."
+    )
+
+
 def shorten(value) -> str:
     """Return the repr of `value`, on one line and cut to fit into an error message."""
     text = " ".join(repr(value).split())
@@ -150,23 +180,32 @@ def mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(variance)
 
 
-def draw_mean(ax, values: np.ndarray, style: NetStyle, linestyle: str):
-    """Draw the mean of `values` by epoch, and its band of one standard error.
+def draw_mean(ax, values: np.ndarray, style: NetStyle, linestyle: str, x=None):
+    """Draw the mean of `values`, and its band of one standard error.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    values : ndarray of shape (n_points,) or (n_seeds, n_points)
+    style : NetStyle
+    linestyle : str
+    x : ndarray of shape (n_points,), default=None
+        None counts epochs from 1.
 
     Returns
     -------
     line : matplotlib.lines.Line2D
     band : matplotlib.collections.PolyCollection or None
-        None if no epoch has two seeds.
+        None if no point has two seeds.
     """
     mean, error = mean_and_error(np.atleast_2d(values))
-    epochs = np.arange(1, len(mean) + 1)
+    x = np.arange(1, len(mean) + 1) if x is None else x
     look = {"linestyle": linestyle, "linewidth": 1.4}
-    (line,) = ax.plot(epochs, mean, **look, **style.line(len(mean)))
+    (line,) = ax.plot(x, mean, **look, **style.line(len(mean)))
     if not np.isfinite(error).any():
         return line, None
     low, high = mean - error, mean + error
-    band = ax.fill_between(epochs, low, high, color=style.color, alpha=0.2, linewidth=0)
+    band = ax.fill_between(x, low, high, color=style.color, alpha=0.2, linewidth=0)
     return line, band
 
 

@@ -28,7 +28,8 @@ class ImageGridDisplay:
     labels : array-like of shape (n,), default=None
         Class of each image, written above it.
     titles : sequence of str of length n, default=None
-        Text above each image in place of its label, for example "cat, not dog".
+        Text above each image in place of its label, for example "cat, not dog". If the
+        images of each row are of one class, the class stands left of the row as well.
     value_range : (float, float), default=None
         The values of black and white. None is (0, 1) for floats and (0, 255) for
         integers.
@@ -77,7 +78,7 @@ class ImageGridDisplay:
         """Draw the images, row by row, every pixel as it is.
 
         The text of an image stands above it. If all images of each row are of one
-        class, and there are no titles, the class is written once, left of the row.
+        class, the class is written once, left of the row.
 
         Parameters
         ----------
@@ -168,7 +169,7 @@ class ImageGridDisplay:
 
     def _row_labels(self, n_columns: int) -> list[str] | None:
         """Return one label a row, if there are rows and each is of one class."""
-        if self.labels is None or self.titles is not None or n_columns == 1:
+        if self.labels is None or n_columns == 1:
             return None
         starts = range(0, len(self.labels), n_columns)
         rows = [self.labels[start : start + n_columns] for start in starts]
@@ -176,9 +177,11 @@ class ImageGridDisplay:
             return None
         return [fill(str(row[0]), 20) for row in rows]
 
-    def _titles(self, tile_points: float) -> list[str]:
+    def _titles(self, tile_points: float, row_labels) -> list[str]:
         """Return the text above each image, wrapped to the width of a tile."""
-        texts = self.labels if self.titles is None else self.titles
+        texts = self.titles
+        if texts is None and row_labels is None:
+            texts = self.labels
         if texts is None:
             return [""] * len(self.images)
         width = max(6, int(tile_points / (0.55 * SMALL)))
@@ -198,16 +201,14 @@ class ImageGridDisplay:
         height, width = self.images.shape[1:3]
         row_labels = self._row_labels(n_columns)
         tile = min(WIDTH / n_columns, MAX_TILE, MAX_HEIGHT / n_rows * width / height)
-        titles = [""] * len(self.images)
-        text_width = text_height = 0.0  # inches
-        if row_labels is None:
-            titles = self._titles(72 * tile)
-            text_height = (_n_lines(titles) * LINE + 2) / 72
-        else:
+        text_width = 0.0  # inches
+        if row_labels is not None:
             lines = "\n".join(row_labels).splitlines()
             text_width = max(map(len, lines)) * 0.6 * SMALL / 72
             tile = min(tile, (WIDTH - text_width) / n_columns)
         tile = max(tile, MIN_TILE)
+        titles = self._titles(72 * tile, row_labels)
+        text_height = (_n_lines(titles) * LINE + 2) / 72 if any(titles) else 0.0
         figure, axes = plt.subplots(
             n_rows,
             n_columns,
@@ -232,14 +233,13 @@ class ImageGridDisplay:
     def _draw_mosaic(self, ax, n_rows: int, n_columns: int) -> None:
         height, width = self.images.shape[1:3]
         row_labels = self._row_labels(n_columns)
-        titles = [""] * len(self.images)
         rule = gap = max(1, round(width / 16))  # pixels between columns, above rows
-        if row_labels is None:
-            room = np.array([ax.bbox.width, ax.bbox.height]) * 72 / ax.figure.dpi
-            room /= n_columns, n_rows  # points a tile, with its title
-            titles = self._titles(min(room[0], (room[1] - LINE) * width / height))
-            if any(titles):
-                gap = _title_pixels(room, height, width, _n_lines(titles) * LINE + 2)
+        room = np.array([ax.bbox.width, ax.bbox.height]) * 72 / ax.figure.dpi
+        room /= n_columns, n_rows  # points a tile, with its title
+        tile = min(room[0], (room[1] - LINE) * width / height)
+        titles = self._titles(tile, row_labels)
+        if any(titles):
+            gap = _title_pixels(room, height, width, _n_lines(titles) * LINE + 2)
         shape = (n_rows * (gap + height), n_columns * (width + rule) - rule)
         mosaic = np.full(
             shape + self.images.shape[3:], _white(self.images), self.images.dtype

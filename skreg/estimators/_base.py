@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from skreg.callbacks import StopTraining
+from skreg.estimators._adversarial import attacked, input_range
 from skreg.estimators._components import Components
 from skreg.estimators._data import ArrayDataset, Batch
 from skreg.estimators._epochs import is_lean, train_epoch, validate_epoch
@@ -34,6 +35,8 @@ class _Session:
     tasks: FitTasks | None
     penalized: list = field(default_factory=list)
     augment: object = None
+    bounds: tuple[float, float] | None = None  # of attacks; None if there are none
+    fit_params: dict = field(default_factory=dict)
     lean: bool = False
     mean_weight: float = 1.0  # of the training data, when validation data are split off
     # Of the batch at hand:
@@ -58,6 +61,9 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         penalize="all",
         dropout=None,
         augment=None,
+        adversarial_eps=0.0,
+        adversarial_norm="linf",
+        adversarial_steps=1,
         optimizer=torch.optim.Adam,
         lr=0.001,
         max_epochs=100,
@@ -90,6 +96,9 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self.penalize = penalize
         self.dropout = dropout
         self.augment = augment
+        self.adversarial_eps = adversarial_eps
+        self.adversarial_norm = adversarial_norm
+        self.adversarial_steps = adversarial_steps
         self.optimizer = optimizer
         self.lr = lr
         self.max_epochs = max_epochs
@@ -290,6 +299,9 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     def _run_training(self, X, y, fit_params):
         self._session.penalized = self._penalized_parameters()
         self._session.augment = self._make_augmentation()
+        self._session.fit_params = fit_params
+        if self.adversarial_eps > 0:
+            self._session.bounds = input_range(self, X)
         self._session.lean = is_lean(self, RegularizedNet)
         self.notify("on_train_begin", X=X, y=y)
         try:
@@ -353,18 +365,22 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         return step
 
     def _training_batch(self, batch):
-        """Note the weights of a batch, and augment it."""
+        """Note the weights of a batch, augment it, and attack what came of it."""
         session = self._session
         if session is None:
             return batch
         session.weight = getattr(batch, "weight", None)
         if session.weight is not None:
             session.weight = session.weight / session.mean_weight
-        if session.augment is None:
+        if session.augment is None and session.bounds is None:
             return batch
         X, y = batch
         X = _to_device(X, self.device_, self._torch_dtype)
-        return Batch(session.augment(X), y, session.weight)
+        if session.augment is not None:
+            X = session.augment(X)
+        if session.bounds is not None:
+            X = attacked(self, X, y, session.bounds, session.fit_params)
+        return Batch(X, y, session.weight)
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """Return the data loss of a batch; in training, with the penalty added.

@@ -10,6 +10,7 @@ from sklearn.utils.validation import column_or_1d
 from skorch import NeuralNetClassifier
 from torch import nn
 
+from skreg.attacks import log_odds_of_error
 from skreg.callbacks import AccuracyTracker
 from skreg.estimators import _docs
 from skreg.estimators._base import RegularizedNet
@@ -154,6 +155,10 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
             totals = np.bincount(encoded, weight, minlength=len(labels))
             factors = np.divide(1, totals, where=totals > 0, out=np.zeros(len(labels)))
         return weight * factors[encoded]
+
+    def _sample_losses(self, outputs, y_true):
+        """Return what attacks maximise."""
+        return log_odds_of_error(outputs, y_true)
 
     def _check_outputs(self, outputs, y_true):
         if outputs.ndim != 2 or outputs.shape[1] != self._n_outputs:

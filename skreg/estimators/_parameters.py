@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from skreg.attacks import NORMS
+
 
 def _is_number(value) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
@@ -93,6 +95,21 @@ RULES = {
         lambda p: p is None or (_is_number(p) and 0 <= p <= 1),
         "None or a probability in [0, 1]",
         "None leaves the dropout layers of the module as they are",
+    ),
+    "adversarial_eps": Rule(
+        _is_coefficient,
+        "a finite number >= 0",
+        "it is a distance in units of X, and 0 trains on X as it is",
+    ),
+    "adversarial_norm": Rule(
+        lambda norm: isinstance(norm, str) and norm in NORMS,
+        "'linf' or 'l2'",
+        "'linf' bounds the change of every number of a sample, 'l2' their length",
+    ),
+    "adversarial_steps": Rule(
+        lambda n: _is_integer(n) and n > 0,
+        "a positive integer",
+        "1 is FGSM, more are PGD",
     ),
     "lr": Rule(
         lambda lr: _is_number(lr) and isfinite(lr) and lr >= 0,

@@ -109,6 +109,10 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         standardized = (y - self.target_mean_) / self.target_scale_
         return standardized.astype(self._dtype_name)
 
+    def _sample_losses(self, outputs, y_true):
+        """Return what attacks maximise."""
+        return (outputs - y_true).square().sum(dim=1)
+
     def _check_outputs(self, outputs, y_true):
         if outputs.shape != y_true.shape:
             raise ValueError(

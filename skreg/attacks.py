@@ -1,0 +1,245 @@
+r"""Attacks: the input near a given one on which a net does worst, as tensors.
+
+.. math:: \max_{x'} \ell(x') \quad\text{subject to}\quad
+    \lVert x' - x \rVert \le \varepsilon, \quad x' \in [\mathrm{low}, \mathrm{high}]
+
+with the norm L-infinity or L2, for every sample of a batch on its own.
+:func:`fgsm` takes one step of length :math:`\varepsilon` uphill, :func:`pgd` several
+shorter ones. Both work on any differentiable loss; :mod:`skreg.robustness` attacks
+fitted nets, and ``adversarial_eps=`` trains them on attacked batches.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "NORMS",
+    "evaluation_mode",
+    "fgsm",
+    "log_odds_of_error",
+    "pgd",
+    "random_start",
+]
+
+NORMS = ("linf", "l2")
+
+
+def fgsm(
+    loss: Callable[[Tensor], Tensor],
+    X: Tensor,
+    eps: float,
+    *,
+    norm: str = "linf",
+    bounds: tuple | None = None,
+) -> Tensor:
+    r"""Take one step of length `eps` in the direction of steepest ascent.
+
+    .. math:: x + \varepsilon \, \mathrm{sign}(\nabla \ell(x))
+        \quad\text{or}\quad
+        x + \varepsilon \nabla \ell(x) / \lVert \nabla \ell(x) \rVert_2
+
+    Parameters
+    ----------
+    loss : callable
+        Maps inputs like `X` to losses of shape (n_samples,), each of which depends on
+        its own sample only.
+    X : Tensor of shape (n_samples, ...)
+        Floating-point inputs.
+    eps : float
+        Length of the step, in units of `X`, at least 0.
+    norm : {"linf", "l2"}, default="linf"
+        What is meant by length.
+    bounds : (low, high), default=None
+        Numbers, or tensors of the shape of one sample. What goes beyond is clipped,
+        but never further than to the value in `X`. None does not clip.
+
+    Returns
+    -------
+    Tensor of the shape of X
+        Detached.
+
+    References
+    ----------
+    Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial examples",
+    ICLR (2015).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skreg.attacks import fgsm
+    >>> w = torch.tensor([3.0, -4.0])
+    >>> fgsm(lambda x: x @ w, torch.zeros(1, 2), 0.5)
+    tensor([[ 0.5000, -0.5000]])
+    >>> fgsm(lambda x: x @ w, torch.zeros(1, 2), 0.5, norm="l2")
+    tensor([[ 0.3000, -0.4000]])
+    """
+    X = X.detach()
+    _, gradient = _loss_and_gradient(loss, X)
+    return _clip(X + eps * _steepest(gradient, norm), X, bounds)
+
+
+def pgd(
+    loss: Callable[[Tensor], Tensor],
+    X: Tensor,
+    eps: float,
+    *,
+    steps: int,
+    step_size: float | None = None,
+    norm: str = "linf",
+    bounds: tuple | None = None,
+    start: Tensor | None = None,
+) -> Tensor:
+    """Climb in `steps` steps, going back into the ball of radius `eps` after each.
+
+    Parameters
+    ----------
+    loss, X, eps, norm, bounds
+        As for :func:`fgsm`.
+    steps : int
+        Number of gradients, at least 1.
+    step_size : float, default=None
+        Length of a step; None is ``2.5 * eps / steps``, with which every point of the
+        ball can be reached from every other.
+    start : Tensor of the shape of X, default=None
+        Where to begin, as a difference to `X`; see :func:`random_start`. None begins
+        at `X`.
+
+    Returns
+    -------
+    Tensor of the shape of X
+        Of the points that the climb has visited, that of the highest loss, for each
+        sample. Detached.
+
+    References
+    ----------
+    Madry et al., "Towards deep learning models resistant to adversarial attacks",
+    ICLR (2018).
+    """
+    X = X.detach()
+    step_size = 2.5 * eps / steps if step_size is None else step_size
+    x = X if start is None else _clip(X + start, X, bounds)
+    best, highest = x, None
+    for _ in range(steps):
+        losses, gradient = _loss_and_gradient(loss, x)
+        best, highest = _better(best, highest, x, losses)
+        x = x + step_size * _steepest(gradient, norm)
+        x = _clip(X + _into_ball(x - X, eps, norm), X, bounds)
+    with torch.no_grad():
+        return _better(best, highest, x, loss(x))[0]
+
+
+def random_start(
+    X: Tensor,
+    eps: float,
+    norm: str = "linf",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Draw differences to `X` uniformly from the ball of radius `eps`.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n_samples, ...)
+    eps : float
+    norm : {"linf", "l2"}, default="linf"
+    generator : torch.Generator, default=None
+        None is torch's default one of the device of `X`.
+
+    Returns
+    -------
+    Tensor of the shape of X
+    """
+    draw = {"generator": generator, "device": X.device, "dtype": X.dtype}
+    if norm == "linf":
+        return eps * (2 * torch.rand(X.shape, **draw) - 1)
+    direction = _steepest(torch.randn(X.shape, **draw), "l2")
+    # The volume within a radius r grows as r to the power of the dimension.
+    radius = torch.rand(len(X), **draw) ** (1 / X[0].numel())
+    return eps * direction * _per_sample(radius, X)
+
+
+def log_odds_of_error(outputs: Tensor, y: Tensor) -> Tensor:
+    r"""Return :math:`\log((1 - p_y) / p_y)`, with p the softmax of the outputs.
+
+    It grows with the cross-entropy, which is its softplus, and so has the maxima of
+    the cross-entropy and the direction of its gradient. But where a net is so sure
+    that :math:`p_y` is rounded to 1, the gradient of the cross-entropy loses its
+    largest part to rounding, and an attack by it fails; this one stays exact.
+
+    Parameters
+    ----------
+    outputs : Tensor of shape (n_samples, n_classes)
+        Logits or log-probabilities, of at least two classes.
+    y : Tensor of shape (n_samples,), dtype int64
+        The right classes.
+
+    Returns
+    -------
+    Tensor of shape (n_samples,)
+    """
+    y = y[:, None]
+    others = outputs.scatter(1, y, -torch.inf)
+    return others.logsumexp(dim=1) - outputs.gather(1, y)[:, 0]
+
+
+@contextmanager
+def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
+    """Turn dropout off and freeze batch statistics; then put the modes back."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _loss_and_gradient(loss, x: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        losses = loss(x)
+        # Of the inputs only: the gradients of the weights stay as they are.
+        (gradient,) = torch.autograd.grad(losses.sum(), x)
+    return losses.detach(), gradient
+
+
+def _steepest(gradient: Tensor, norm: str) -> Tensor:
+    """Return the direction of length 1 along which the loss grows most; 0 if none."""
+    if norm == "linf":
+        return gradient.sign()
+    flat = gradient.flatten(start_dim=1)
+    # The squares of tiny gradients are zero: bring the largest entry to 1 first.
+    tiny = torch.finfo(flat.dtype).tiny
+    flat = flat / flat.abs().amax(dim=1, keepdim=True).clamp(min=tiny)
+    length = torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp(min=tiny)
+    return (flat / length).reshape(gradient.shape)
+
+
+def _into_ball(difference: Tensor, eps: float, norm: str) -> Tensor:
+    if norm == "linf":
+        return difference.clamp(-eps, eps)
+    length = torch.linalg.vector_norm(difference.flatten(start_dim=1), dim=1)
+    shrink = eps / length.clamp(min=eps) if eps else torch.zeros_like(length)
+    return difference * _per_sample(shrink, difference)
+
+
+def _clip(x: Tensor, X: Tensor, bounds: tuple | None) -> Tensor:
+    if bounds is None:
+        return x
+    low, high = (torch.as_tensor(b, dtype=x.dtype, device=x.device) for b in bounds)
+    return torch.maximum(torch.minimum(x, high.maximum(X)), low.minimum(X))
+
+
+def _better(best: Tensor, highest: Tensor | None, x: Tensor, losses: Tensor):
+    """Return the points of higher loss, sample by sample, and their losses."""
+    if highest is None:
+        return x, losses
+    is_better = losses > highest
+    points = torch.where(_per_sample(is_better, x), x, best)
+    return points, torch.where(is_better, losses, highest)
+
+
+def _per_sample(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(-1, *[1] * (like.ndim - 1))

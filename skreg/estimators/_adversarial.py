@@ -1,0 +1,97 @@
+"""Adversarial training: each batch is attacked before a step is taken on it.
+
+Madry et al., "Towards deep learning models resistant to adversarial attacks", ICLR
+(2018): the net is trained on the attacked inputs alone. The attack sees the weights as
+they are, with dropout off and with the running statistics of batch normalisation,
+which it does not change.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from skreg.attacks import evaluation_mode, fgsm, pgd, random_start
+from skreg.estimators._data import is_array_like
+from skreg.estimators._randomness import seeded
+
+
+def loss_of_inputs(net, y: Tensor, fit_params: dict | None = None) -> Callable:
+    """Return the function of inputs, of targets `y`, that an attack maximises.
+
+    Parameters
+    ----------
+    net : RegularizedNet
+        Initialised.
+    y : Tensor of shape (n_samples,) or (n_samples, n_outputs)
+        Encoded targets.
+    fit_params : dict, default=None
+        Passed to the module's ``forward``.
+
+    Returns
+    -------
+    callable
+        Maps a Tensor of shape (n_samples, ...) to one of shape (n_samples,).
+    """
+
+    def losses(X: Tensor) -> Tensor:
+        outputs = net.infer(X, **(fit_params or {}))
+        outputs = outputs[0] if isinstance(outputs, tuple) else outputs
+        net._check_outputs(outputs, y)
+        return net._sample_losses(outputs, y)
+
+    return losses
+
+
+def input_range(net, X) -> tuple[float, float]:
+    """Return the smallest and the largest number in training data.
+
+    A Dataset is read once from end to end.
+    """
+    if is_array_like(X):
+        return float(X.min()), float(X.max())
+    if isinstance(X, Mapping):
+        raise ValueError(
+            f"adversarial_eps={net.adversarial_eps!r} needs inputs in one array; got a "
+            f"dict with the keys {list(X)}. Pass one array, or adversarial_eps=0."
+        )
+    with seeded(net._seed, torch.device("cpu")):  # the Dataset may draw
+        batches = net.get_iterator(X)
+        ranges = [(inputs.min().item(), inputs.max().item()) for inputs, _ in batches]
+    lows, highs = zip(*ranges, strict=True)
+    return float(min(lows)), float(max(highs))
+
+
+def attacked(net, X: Tensor, y, bounds, fit_params: dict) -> Tensor:
+    """Return what the inputs `X` of a training batch become under attack.
+
+    Parameters
+    ----------
+    net : RegularizedNet
+        Its ``adversarial_*`` say how: one step is FGSM, several are PGD from a random
+        start.
+    X : Tensor of shape (n_samples, ...)
+        On the device of the net.
+    y : Tensor or array of shape (n_samples,) or (n_samples, n_outputs)
+    bounds : (float, float)
+    fit_params : dict
+
+    Returns
+    -------
+    Tensor of the shape of X
+    """
+    if not (isinstance(X, Tensor) and X.is_floating_point()):
+        kind = X.dtype if isinstance(X, Tensor) else type(X).__name__
+        raise ValueError(
+            f"adversarial_eps={net.adversarial_eps!r} needs inputs in one tensor of "
+            f"floating-point numbers; got {kind}. Let the Dataset convert them, or "
+            "pass adversarial_eps=0."
+        )
+    loss = loss_of_inputs(net, torch.as_tensor(y, device=X.device), fit_params)
+    eps, norm = net.adversarial_eps, net.adversarial_norm
+    with evaluation_mode(net.module_):
+        if net.adversarial_steps == 1:
+            return fgsm(loss, X, eps, norm=norm, bounds=bounds)
+        start = random_start(X, eps, norm)
+        steps = net.adversarial_steps
+        return pgd(loss, X, eps, steps=steps, norm=norm, bounds=bounds, start=start)

@@ -1,0 +1,453 @@
+r"""Robustness of fitted nets: attack them, and score them under attack.
+
+An attack looks, near each sample x, for an input on which the net does worst:
+
+.. math:: \max_{x'} \ell(f_w(x'), y) \quad\text{subject to}\quad
+    \lVert x' - x \rVert \le \varepsilon, \quad x' \in [\mathrm{low}, \mathrm{high}]
+
+:math:`\varepsilon` is in units of X as the net gets it: of images in [0, 1],
+``eps=8/255`` is eight of 255 shades of grey. For classifiers the loss is the
+cross-entropy of the right class, whatever ``criterion`` the net was trained with; for
+regressors it is the squared error. Penalties do not depend on X and play no part. The
+net is attacked as it predicts, with dropout off; nothing in it is changed.
+
+Of a ``Pipeline`` whose last step is a net, the steps before it are applied to X first:
+the attack, `eps`, `bounds` and the attacked inputs concern what the net gets.
+
+References
+----------
+Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial examples", ICLR
+(2015).
+
+Madry, Makelov, Schmidt, Tsipras and Vladu, "Towards deep learning models resistant to
+adversarial attacks", ICLR (2018).
+"""
+
+from math import isfinite
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import is_classifier
+from sklearn.pipeline import Pipeline
+from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from skreg import attacks
+from skreg.estimators._adversarial import loss_of_inputs
+from skreg.estimators._base import RegularizedNet
+from skreg.estimators._data import is_array_like
+
+__all__ = ["fgsm", "make_robust_scorer", "pgd", "robust_accuracy"]
+
+ATTACKS = ("pgd", "fgsm")
+
+
+def fgsm(net, X, y, *, eps, norm="linf", bounds=None, batch_size=256):
+    r"""Attack with the fast gradient sign method: one step of length `eps`.
+
+    .. math:: x + \varepsilon \, \mathrm{sign}(\nabla_x \ell)
+        \quad\text{(linf), or}\quad
+        x + \varepsilon \nabla_x \ell / \lVert \nabla_x \ell \rVert_2
+        \quad\text{(l2)}
+
+    Parameters
+    ----------
+    net : RegularizedNetClassifier, RegularizedNetRegressor or Pipeline
+        Fitted; of a pipeline, the last step is the net.
+    X : array-like of shape (n_samples, ...)
+        Inputs, as for ``predict``.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        The right targets, as in ``fit``. The attack leads away from them.
+    eps : float
+        Largest distance between an input and the attacked one, at least 0.
+    norm : {"linf", "l2"}, default="linf"
+        What is meant by distance: the largest change of a number of the sample, or the
+        Euclidean length of the changes.
+    bounds : (low, high), default=None
+        Two numbers, or arrays of the shape of one sample; attacked inputs are clipped
+        to lie between them. None takes the smallest and the largest number in `X`.
+        Pass ``(-np.inf, np.inf)`` to clip nothing, or ``(X.min(axis=0),
+        X.max(axis=0))`` for features in units of their own.
+    batch_size : int, default=256
+        Samples that are attacked at a time; decides how much memory is needed.
+
+    Returns
+    -------
+    ndarray of the shape of X
+        The attacked inputs, of the dtype of the net; of a pipeline, those of the net.
+
+    Raises
+    ------
+    NotFittedError
+        If `net` is not fitted.
+    TypeError
+        If `net` is no net of skreg, or `X` no array.
+    ValueError
+        If a parameter is none of what is said here, or `X` is outside `bounds`.
+
+    References
+    ----------
+    Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial examples",
+    ICLR (2015). The form for L2 is called the fast gradient method.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from skreg import RegularizedNetClassifier
+    >>> from skreg.robustness import fgsm
+    >>> X, y = load_digits(return_X_y=True)
+    >>> net = RegularizedNetClassifier(max_epochs=10, random_state=0).fit(X / 16, y)
+    >>> X_attacked = fgsm(net, X / 16, y, eps=0.1)
+    >>> bool(np.abs(X_attacked - X / 16).max() <= 0.1 + 1e-12)
+    True
+    >>> bool(net.score(X_attacked, y) < 0.7 < net.score(X / 16, y))
+    True
+    """
+    attack = _Attack("fgsm", norm, bounds, batch_size)
+    return attack.inputs(net, X, y, _check_eps(eps))
+
+
+def pgd(
+    net,
+    X,
+    y,
+    *,
+    eps,
+    norm="linf",
+    steps=20,
+    step_size=None,
+    random_state=0,
+    bounds=None,
+    batch_size=256,
+):
+    """Attack with projected gradient descent: several steps within the distance `eps`.
+
+    It starts at a random point within the distance, takes `steps` steps uphill, goes
+    back to the distance after each, and keeps the point of the highest loss.
+
+    Parameters
+    ----------
+    net, X, y, eps, norm, bounds, batch_size
+        As for :func:`fgsm`.
+    steps : int, default=20
+        Gradients per sample, at least 1.
+    step_size : float, default=None
+        Length of a step, above 0; None is ``2.5 * eps / steps``.
+    random_state : int, RandomState instance or None, default=0
+        Decides where the attack starts. None takes fresh entropy. Neither the device
+        nor `batch_size` play a part.
+
+    Returns
+    -------
+    ndarray of the shape of X
+        As for :func:`fgsm`.
+
+    Raises
+    ------
+    NotFittedError, TypeError, ValueError
+        As for :func:`fgsm`.
+
+    References
+    ----------
+    Madry, Makelov, Schmidt, Tsipras and Vladu, "Towards deep learning models resistant
+    to adversarial attacks", ICLR (2018).
+    """
+    attack = _Attack("pgd", norm, bounds, batch_size, steps, step_size, random_state)
+    return attack.inputs(net, X, y, _check_eps(eps))
+
+
+def robust_accuracy(
+    net,
+    X,
+    y,
+    *,
+    eps,
+    attack="pgd",
+    norm="linf",
+    steps=20,
+    step_size=None,
+    random_state=0,
+    bounds=None,
+    batch_size=256,
+    sample_weight=None,
+):
+    """Return the share of samples that a classifier gets right in spite of an attack.
+
+    A sample counts if the net is right about it and about what the attack makes of it;
+    at ``eps=0`` this is ``net.score``. An attack need not find what would mislead the
+    net: the result is an upper bound of the accuracy on the worst inputs.
+
+    Parameters
+    ----------
+    net : RegularizedNetClassifier, or Pipeline that ends in one
+        Fitted.
+    X : array-like of shape (n_samples, ...)
+    y : array-like of shape (n_samples,)
+        Class labels.
+    eps : float or array-like of shape (n_eps,)
+        Of several, a sample that fell to a smaller one has fallen to the larger ones.
+    attack : {"pgd", "fgsm"}, default="pgd"
+        FGSM takes one gradient, and finds less.
+    norm, bounds, batch_size
+        As for :func:`fgsm`.
+    steps, step_size, random_state
+        As for :func:`pgd`; FGSM has none of them.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the samples, as for ``score``.
+
+    Returns
+    -------
+    float, or ndarray of shape (n_eps,)
+
+    Raises
+    ------
+    NotFittedError, TypeError, ValueError
+        As for :func:`fgsm`; TypeError also if `net` is no classifier.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skreg import RegularizedNetClassifier
+    >>> from skreg.robustness import robust_accuracy
+    >>> X, y = load_digits(return_X_y=True)
+    >>> net = RegularizedNetClassifier(max_epochs=10, random_state=0).fit(X / 16, y)
+    >>> accuracies = robust_accuracy(net, X / 16, y, eps=[0, 0.05, 0.1])
+    >>> bool(accuracies[0] == net.score(X / 16, y))
+    True
+    >>> bool(accuracies[0] > accuracies[1] > accuracies[2])
+    True
+    """
+    if attack not in ATTACKS:
+        raise ValueError(f"attack={attack!r} must be one of {ATTACKS}.")
+    one = _Attack(attack, norm, bounds, batch_size, steps, step_size, random_state)
+    if np.ndim(eps) == 0:
+        right = one.survivors(net, X, y, [_check_eps(eps)])[0]
+        return float(np.average(right, weights=sample_weight))
+    if np.ndim(eps) != 1 or not len(eps):
+        raise ValueError(
+            f"eps={eps!r} must be a number or a non-empty one-dimensional array of "
+            "numbers, e.g. [0, 0.1]."
+        )
+    survivors = one.survivors(net, X, y, [_check_eps(value) for value in eps])
+    return np.array([np.average(right, weights=sample_weight) for right in survivors])
+
+
+def make_robust_scorer(eps, **options):
+    """Make a scorer of :func:`robust_accuracy`, for ``scoring=`` of a search.
+
+    Parameters
+    ----------
+    eps : float
+        As for :func:`robust_accuracy`.
+    **options
+        The other parameters of :func:`robust_accuracy`.
+
+    Returns
+    -------
+    callable
+        ``scorer(estimator, X, y, sample_weight=None)``; it can be pickled.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from skreg import RegularizedNetClassifier
+    >>> from skreg.robustness import make_robust_scorer
+    >>> net = RegularizedNetClassifier(max_epochs=20, random_state=0)
+    >>> X, y = load_iris(return_X_y=True)
+    >>> scores = cross_val_score(net, X, y, scoring=make_robust_scorer(0.1), cv=3)
+    >>> scores.shape
+    (3,)
+    """
+    return _RobustScorer(_check_eps(eps), options)
+
+
+class _RobustScorer:
+    def __init__(self, eps, options):
+        unknown = sorted(options.keys() - robust_accuracy.__kwdefaults__.keys())
+        if unknown:
+            known = ", ".join(robust_accuracy.__kwdefaults__)
+            raise TypeError(
+                f"make_robust_scorer has no parameter {unknown[0]!r}; it has eps, "
+                f"{known}."
+            )
+        self.eps = eps
+        self.options = options
+
+    def __call__(self, estimator, X, y, sample_weight=None):
+        if sample_weight is None:
+            return robust_accuracy(estimator, X, y, eps=self.eps, **self.options)
+        options = self.options | {"sample_weight": sample_weight}
+        return robust_accuracy(estimator, X, y, eps=self.eps, **options)
+
+    def __repr__(self):
+        options = "".join(f", {name}={v!r}" for name, v in self.options.items())
+        return f"make_robust_scorer({self.eps!r}{options})"
+
+
+class _Attack:
+    """An attack with its options, checked."""
+
+    def __init__(
+        self,
+        name,
+        norm,
+        bounds,
+        batch_size,
+        steps=1,
+        step_size=None,
+        random_state=None,
+    ):
+        if norm not in attacks.NORMS:
+            raise ValueError(
+                f"norm={norm!r} must be one of {attacks.NORMS}: the largest change of "
+                "a number of the sample, or the Euclidean length of the changes."
+            )
+        _check_positive_integer(batch_size, "batch_size")
+        _check_positive_integer(steps, "steps")
+        if step_size is not None and not (_is_finite(step_size) and step_size > 0):
+            raise ValueError(
+                f"step_size={step_size!r} must be None or a finite number > 0; None is "
+                "2.5 * eps / steps."
+            )
+        self.name, self.norm, self.bounds = name, norm, bounds
+        self.batch_size, self.steps, self.step_size = batch_size, steps, step_size
+        self.random_state = random_state
+
+    def inputs(self, net, X, y, eps) -> np.ndarray:
+        """Return the attacked inputs."""
+        net, X = _net_and_inputs(net, X)
+        y = net._encode_targets(net._check_targets(y))
+        check_consistent_length(X, y)
+        if eps == 0:
+            return X.copy()
+        return np.concatenate([x.cpu().numpy() for x, _ in self._run(net, X, y, eps)])
+
+    def survivors(self, net, X, y, all_eps) -> np.ndarray:
+        """Return for each eps which samples the net gets right, attacked or not."""
+        estimator, original = net, X
+        net, X = _net_and_inputs(estimator, original)
+        if not is_classifier(net):
+            raise TypeError(
+                f"{type(net).__name__} is no classifier and has no accuracy; score it "
+                "on what fgsm or pgd return."
+            )
+        bounds = _check_bounds(self.bounds, X)
+        y = net._check_targets(y)
+        check_consistent_length(X, y)
+        right = estimator.predict(original) == y
+        survivors = np.empty((len(all_eps), len(y)), dtype=bool)
+        for i in np.argsort(all_eps, kind="stable"):
+            if all_eps[i] > 0 and right.any():
+                encoded = net._encode_targets(y[right])
+                batches = self._run(net, X[right], encoded, all_eps[i], bounds)
+                still_right = [_predict(net, x) == y for x, y in batches]
+                right[right] = torch.cat(still_right).cpu().numpy()
+            survivors[i] = right
+        return survivors
+
+    def _run(self, net, X, y, eps, bounds=None):
+        """Yield attacked inputs and encoded targets, batch by batch, on the device."""
+        bounds = _check_bounds(self.bounds, X) if bounds is None else bounds
+        X, start = torch.as_tensor(X), None
+        if self.name == "pgd":
+            # Drawn for all samples at once, and on the CPU, so that neither the device
+            # nor the size of the batches decide.
+            generator = torch.Generator()
+            rng = check_random_state(self.random_state)
+            generator.manual_seed(int(rng.randint(np.iinfo(np.int32).max)))
+            start = attacks.random_start(X, eps, self.norm, generator)
+        common = {"norm": self.norm, "bounds": bounds}
+        with attacks.evaluation_mode(net.module_):
+            for first in range(0, len(X), self.batch_size):
+                batch = slice(first, first + self.batch_size)
+                x = X[batch].to(net.device_)
+                target = torch.as_tensor(y[batch], device=net.device_)
+                loss = loss_of_inputs(net, target)
+                if self.name == "fgsm":
+                    attacked = attacks.fgsm(loss, x, eps, **common)
+                else:
+                    attacked = attacks.pgd(
+                        loss,
+                        x,
+                        eps,
+                        steps=self.steps,
+                        step_size=self.step_size,
+                        start=start[batch].to(net.device_),
+                        **common,
+                    )
+                yield attacked, target
+
+
+def _net_and_inputs(estimator, X) -> tuple[RegularizedNet, np.ndarray]:
+    """Return the net at the end of an estimator and X as it reaches the net."""
+    if isinstance(estimator, Pipeline):
+        check_is_fitted(estimator)
+        if len(estimator) > 1:
+            X = estimator[:-1].transform(X)
+        return _net_and_inputs(estimator[-1], X)
+    if not isinstance(estimator, RegularizedNet):
+        raise TypeError(
+            f"net={type(estimator).__name__} must be a fitted RegularizedNetClassifier "
+            "or RegularizedNetRegressor, or a Pipeline that ends in one; of a search "
+            "pass search.best_estimator_."
+        )
+    check_is_fitted(estimator)
+    if not is_array_like(X):
+        raise TypeError(
+            f"X={type(X).__name__} must be an array: an attack changes its numbers. Of "
+            "a Dataset pass its inputs as one array."
+        )
+    return estimator, estimator._validate_X(X)
+
+
+def _predict(net, X) -> torch.Tensor:
+    """Return the class index that ``net.predict`` would find."""
+    with torch.no_grad():
+        outputs = net.infer(X)
+        outputs = outputs[0] if isinstance(outputs, tuple) else outputs
+        return net._get_predict_nonlinearity()(outputs).argmax(dim=1)
+
+
+def _check_eps(eps) -> float:
+    if not (_is_finite(eps) and eps >= 0):
+        raise ValueError(
+            f"eps={eps!r} must be a finite number >= 0: the distance from X, in its "
+            "units, within which inputs are attacked."
+        )
+    return float(eps)
+
+
+def _check_positive_integer(value, name: str) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r} must be a positive integer.")
+
+
+def _is_finite(value) -> bool:
+    return (
+        isinstance(value, Real)
+        and not isinstance(value, bool | np.bool_)
+        and isfinite(value)
+    )
+
+
+def _check_bounds(bounds, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if bounds is None:
+        return X.min(), X.max()
+    try:
+        low, high = (np.asarray(bound, dtype=X.dtype) for bound in bounds)
+        np.broadcast_to(low, X.shape[1:]), np.broadcast_to(high, X.shape[1:])
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"bounds={bounds!r} must be None or a pair (low, high) of numbers, or of "
+            f"arrays of the shape of one sample, {X.shape[1:]}."
+        ) from error
+    if not ((low <= X).all() and (high >= X).all()):
+        raise ValueError(
+            f"X must lie within bounds={bounds!r}, in units of X as the net gets it; "
+            f"its values go from {X.min()} to {X.max()}. Widen bounds, or leave "
+            "bounds=None."
+        )
+    return low, high
