@@ -12,7 +12,15 @@ from importlib import import_module
 from types import ModuleType
 
 # In the order of the report. Names only: the command line need not wait for torch.
-NAMES = ("l1-l2", "lambda-tuning", "early-stopping", "memorization")
+NAMES = (
+    "l1-l2",
+    "lambda-tuning",
+    "early-stopping",
+    "memorization",
+    "dropout-images",
+    "augmentation",
+    "learning-rate",
+)
 
 
 def load_study(name: str) -> ModuleType:

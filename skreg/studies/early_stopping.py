@@ -9,9 +9,9 @@ from skreg.datasets import randomize_labels
 from skreg.displays._common import net_styles
 from skreg.modules import AnimalNet
 from skreg.studies import figures
-from skreg.studies.fitting import CURVES, Case, adam_net, fit_all
+from skreg.studies.fitting import CURVES, Case, fit_all, image_net
 from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import describe
+from skreg.studies.settings import describe, optimizer_text
 from skreg.studies.tables import (
     chosen,
     compare,
@@ -73,7 +73,7 @@ def run(
     stopping = {NEVER: {}} | {
         f"patience {p}": {"early_stopping": True, "patience": p} for p in patiences
     }
-    net = partial(adam_net, AnimalNet, data, lr=lr, epochs=epochs, device=device)
+    net = partial(image_net, AnimalNet, data, lr=lr, epochs=epochs, device=device)
     cases = [
         Case(
             {"labels": labels, "stopping": stop},
@@ -91,7 +91,7 @@ def run(
         "seeds": list(seeds),
         "epochs": epochs,
         "patience": list(patiences),
-        "optimizer": f"Adam on all images at once, {lr=:g}",
+        "optimizer": optimizer_text(lr, None),
     }
     return {
         "study": "early-stopping",

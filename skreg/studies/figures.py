@@ -104,7 +104,10 @@ def plot_against(
         ax.set_xticks(places, labels)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     light_grid(ax)
-    draw_legend(ax, net_keys(styles) + _draw_levels(ax, levels or {}))
+    keys = net_keys(styles) if len(styles) > 1 else []
+    keys += _draw_levels(ax, levels or {})
+    if keys:
+        draw_legend(ax, keys)
     return ax.figure
 
 

@@ -44,17 +44,19 @@ def computing() -> Iterator[None]:
         yield
 
 
-def image_net(module, data, *, lr, momentum, epochs, device, **params):
-    """Return a net as the course trains it: SGD with momentum, all images at once.
+def image_net(module, data, *, lr, epochs, device, momentum=None, **params):
+    """Return a net that takes a step on all training images at once.
 
     Parameters
     ----------
     module : nn.Module class
     data : Bunch
         Whose classes the net tells apart, also if a small sample shows fewer.
-    lr, momentum : float
+    lr : float
     epochs : int
     device : str
+    momentum : float, default=None
+        Of SGD, with which the course trains; None is Adam, which takes fewer epochs.
     **params
         More parameters of the classifier, or others in place of these.
 
@@ -62,28 +64,18 @@ def image_net(module, data, *, lr, momentum, epochs, device, **params):
     -------
     RegularizedNetClassifier
     """
+    if momentum is None:
+        optimizer = {"optimizer": torch.optim.Adam}
+    else:
+        optimizer = {"optimizer": torch.optim.SGD, "optimizer__momentum": momentum}
     defaults = {
-        "optimizer": torch.optim.SGD,
-        "optimizer__momentum": momentum,
+        "lr": lr,
+        "max_epochs": epochs,
+        "device": device,
         "batch_size": -1,
         "classes": np.arange(len(data.target_names)),
     }
-    return RegularizedNetClassifier(
-        module, lr=lr, max_epochs=epochs, device=device, **defaults | params
-    )
-
-
-def adam_net(module, data, *, lr, epochs, device, **params):
-    """Return a net trained by Adam on all images at once; as `image_net`."""
-    optimizer = {"optimizer": torch.optim.Adam, "batch_size": -1}
-    classes = np.arange(len(data.target_names))
-    return RegularizedNetClassifier(
-        module,
-        lr=lr,
-        max_epochs=epochs,
-        device=device,
-        **{"classes": classes} | optimizer | params,
-    )
+    return RegularizedNetClassifier(module, **defaults | optimizer | params)
 
 
 def fit_all(

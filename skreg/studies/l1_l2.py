@@ -9,7 +9,7 @@ from skreg.modules import AnimalNet
 from skreg.studies import figures
 from skreg.studies.fitting import CURVES, Case, fit_all, image_net
 from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import describe
+from skreg.studies.settings import describe, optimizer_text
 from skreg.studies.tables import (
     Quantity,
     best,
@@ -98,7 +98,7 @@ def run(
             "validation images": n_valid,
             "seeds": list(seeds),
             "epochs": epochs,
-            "optimizer": f"SGD on all images at once, {lr=:g}, {momentum=:g}",
+            "optimizer": optimizer_text(lr, momentum),
             "lambda1": lambda1,
             "lambda2": lambda2,
         },

@@ -11,9 +11,9 @@ from skreg.displays import HeatMapDisplay
 from skreg.displays._common import mean_and_error
 from skreg.modules import AnimalNet
 from skreg.studies import figures
-from skreg.studies.fitting import adam_net, computing, finite, folds, score
+from skreg.studies.fitting import computing, finite, folds, image_net, score
 from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import describe
+from skreg.studies.settings import describe, optimizer_text
 from skreg.studies.tables import describe_differences, judge, mean_table, percent
 
 TITLE = "Tuning the penalty"
@@ -39,8 +39,8 @@ def run(
     n_test: int = 400,
     seeds: Sequence[int] = range(3),
     epochs: int = 40,
-    lambda1_range: Sequence[float] = (0, 1e-4, 1e-3, 1e-2),
-    lambda2_range: Sequence[float] = (0, 1e-3, 1e-2, 1e-1),
+    lambda1_range: Sequence[float] = (0, 1e-4, 1e-3, 3e-3),
+    lambda2_range: Sequence[float] = (0, 1e-3, 1e-2, 3e-2),
     n_folds: int = 3,
     lr: float = 3e-3,
     device: str = "auto",
@@ -69,7 +69,7 @@ def run(
     dict
     """
     ranges = {"lambda1": [*lambda1_range], "lambda2": [*lambda2_range]}
-    net = adam_net(AnimalNet, data, lr=lr, epochs=epochs, device=device)
+    net = image_net(AnimalNet, data, lr=lr, epochs=epochs, device=device)
     runs = []
     with computing():
         for seed in progress(list(seeds)):
@@ -87,7 +87,7 @@ def run(
         "seeds": list(seeds),
         "epochs": epochs,
         "folds": n_folds,
-        "optimizer": f"Adam on all images at once, {lr=:g}",
+        "optimizer": optimizer_text(lr, None),
         **ranges,
     }
     return {

@@ -9,9 +9,9 @@ import pandas as pd
 from skreg.datasets import randomize_labels
 from skreg.modules import MLP
 from skreg.studies import figures
-from skreg.studies.fitting import CURVES, Case, adam_net, fit_all
+from skreg.studies.fitting import CURVES, Case, fit_all, image_net
 from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import describe
+from skreg.studies.settings import describe, optimizer_text
 from skreg.studies.tables import (
     chosen,
     compare,
@@ -77,7 +77,7 @@ def run(
         "L2": {"lambda2": lambda2},
         "dropout": {"dropout": dropout},
     }
-    net = partial(adam_net, MLP, data, lr=lr, epochs=epochs, device=device)
+    net = partial(image_net, MLP, data, lr=lr, epochs=epochs, device=device)
     cases = [
         Case(
             {"labels": labels, "regulariser": regulariser},
@@ -93,7 +93,7 @@ def run(
         "validation images": n_valid,
         "seeds": list(seeds),
         "epochs": epochs,
-        "optimizer": f"Adam on all images at once, {lr=:g}",
+        "optimizer": optimizer_text(lr, None),
         "lambda1": lambda1,
         "lambda2": lambda2,
         "dropout": dropout,

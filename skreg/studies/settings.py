@@ -29,3 +29,10 @@ def describe(data, name: str, device: str, own: Mapping[str, object]) -> dict:
         **own,
         "device": str(resolve_device(device)),
     }
+
+
+def optimizer_text(lr: float, momentum: float | None, batch_size: int = -1) -> str:
+    """Return what a report says about how the nets of a study are trained."""
+    kind = "Adam" if momentum is None else f"SGD with momentum {momentum:g}"
+    batch = "all images at once" if batch_size == -1 else f"batches of {batch_size}"
+    return f"{kind}, {lr=:g}, on {batch}"
