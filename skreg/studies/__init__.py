@@ -20,6 +20,7 @@ NAMES = (
     "dropout-images",
     "augmentation",
     "learning-rate",
+    "tuning-danger",
 )
 
 
