@@ -17,6 +17,7 @@ NAMES = (
     "lambda-tuning",
     "early-stopping",
     "memorization",
+    "dropout-line",
     "dropout-images",
     "augmentation",
     "learning-rate",

@@ -39,17 +39,8 @@ def plot_accuracy(runs: Sequence[dict], factor: str, **kwargs):
 def plot_norms(runs: Sequence[dict], factor: str, kind: str = "epochs"):
     """Draw the norm of the parameters, by epoch or at the end by layer."""
     norms = stack(runs, "param_norm", factor)
-    layers = {
-        name: pd.DataFrame(
-            [r["layer_norms"] for r in runs if r["labels"][factor] == name], dtype=float
-        )
-        for name in norms
-    }
-    layer_norms = {
-        name: {layer: frame[layer].to_numpy() for layer in frame}
-        for name, frame in layers.items()
-    }
-    return NormDisplay(norms=norms, layer_norms=layer_norms).plot(kind=kind).figure_
+    layers = _layer_norms(runs, factor) if kind == "layers" else None
+    return NormDisplay(norms=norms, layer_norms=layers).plot(kind=kind).figure_
 
 
 def plot_against(
@@ -216,6 +207,17 @@ def plot_samples(samples: dict):
     images = np.array(samples["images"], np.uint8)
     grid = ImageGridDisplay(images=images, labels=samples["labels"])
     return grid.plot(n_columns=samples["columns"]).figure_
+
+
+def _layer_norms(runs: Sequence[dict], factor: str) -> dict:
+    frames = {}
+    for run in runs:
+        frames.setdefault(run["labels"][factor], []).append(run["layer_norms"])
+    frames = {name: pd.DataFrame(rows, dtype=float) for name, rows in frames.items()}
+    return {
+        name: {layer: frame[layer].to_numpy() for layer in frame}
+        for name, frame in frames.items()
+    }
 
 
 def _places(x: Sequence[float], evenly: bool):

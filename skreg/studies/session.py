@@ -134,7 +134,7 @@ def choose_arguments(
     arguments = {
         name: value
         for name, value in defaults.items()
-        if name not in ("device", "name", "progress")
+        if name not in ("data", "device", "name", "progress")
     }
     given = {name: value for name, value in asked.items() if value is not None}
     if "n_train" in arguments and "train_sizes" in given:
