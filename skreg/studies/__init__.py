@@ -22,6 +22,8 @@ NAMES = (
     "augmentation",
     "learning-rate",
     "tuning-danger",
+    "adversarial",
+    "overview",
 )
 
 

@@ -117,11 +117,11 @@ def run(
 
 def make_augmentations(flips: float, shift: float, degrees: float) -> dict:
     """Return what is compared, by name; None changes nothing."""
-    moves = _OnBlack(RandomShift(shift), RandomRotation(degrees))
+    moves = OnBlack(RandomShift(shift), RandomRotation(degrees))
     return {NONE: None, "flips": RandomFlip(flips, flips), "shifts, rotations": moves}
 
 
-class _OnBlack(nn.Sequential):
+class OnBlack(nn.Sequential):
     """Fill what moves into sight with black, which is -1 here, not with zeros."""
 
     def forward(self, x):

@@ -192,7 +192,7 @@ def _summaries(result: dict) -> pd.DataFrame:
         "epoch that is kept": lambda run: run.get("best_epoch", _n_epochs(run)),
         "validation accuracy": lambda run: run["final_valid_acc"],
         "test accuracy": lambda run: run["test_acc"],
-        "norm": _norm_kept,
+        "norm": lambda run: run["norm"],
         "seconds": lambda run: run["seconds"],
     }
     return summarize(result["runs"], columns)
@@ -200,7 +200,3 @@ def _summaries(result: dict) -> pd.DataFrame:
 
 def _n_epochs(run: dict) -> int:
     return sum(value is not None for value in run["curves"]["param_norm"])
-
-
-def _norm_kept(run: dict) -> float | None:
-    return run["curves"]["param_norm"][run.get("best_epoch", _n_epochs(run)) - 1]

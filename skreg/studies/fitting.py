@@ -82,6 +82,7 @@ def fit_all(
     cases: Sequence[Case],
     seeds: Sequence[int],
     progress: Callable[[Sequence], Iterable] = iter,
+    measure: Callable[..., dict] | None = None,
 ) -> list[dict]:
     """Fit every case with every seed, which decides images, weights, everything.
 
@@ -91,22 +92,23 @@ def fit_all(
     seeds : sequence of int
     progress : callable, default=iter
         Wraps the sequence of fits, as `tqdm` does.
+    measure : callable, default=None
+        From a fitted net and its sample to more that is kept, as plain data.
 
     Returns
     -------
     list of dict
         One a fit, of plain numbers, strings, lists and dicts: ``labels``, ``seed``,
         ``seconds``, ``diverged``, ``curves`` (of `CURVES`, None after the end of a fit
-        that stopped early), ``layer_norms`` at the end, ``best_epoch`` of early
-        stopping, and, if there is a test set, ``test_acc`` and ``final_valid_acc`` of
-        the net that the fit returned.
+        that stopped early), ``layer_norms`` at the end, ``norm`` of the net
+        that the fit returned, ``best_epoch`` of early stopping, and, if there is a test set, ``test_acc`` and ``final_valid_acc`` of that net.
     """
     fits = [(case, seed) for case in cases for seed in seeds]
     with computing():
-        return Parallel()(delayed(_fit)(*fit) for fit in progress(fits))
+        return Parallel()(delayed(_fit)(*fit, measure) for fit in progress(fits))
 
 
-def _fit(case: Case, seed: int) -> dict:
+def _fit(case: Case, seed: int, measure) -> dict:
     sample = case.sample(seed)
     net = clone(case.net).set_params(random_state=seed)
     net.set_params(callbacks=[AccuracyTracker(on_train=True), *(net.callbacks or [])])
@@ -125,10 +127,13 @@ def _fit(case: Case, seed: int) -> dict:
     }
     if net.early_stopping:
         run["best_epoch"] = int(net.best_epoch_)
+    run["norm"] = run["curves"]["param_norm"][
+        run.get("best_epoch", len(net.history)) - 1
+    ]
     if sample.X_test is not None:
         run["test_acc"] = score(net, sample.X_test, sample.y_test)
         run["final_valid_acc"] = score(net, sample.X_valid, sample.y_valid)
-    return run
+    return run | (measure(net, sample) if measure else {})
 
 
 def folds(y: np.ndarray, n_folds: int, seed: int):
