@@ -153,12 +153,12 @@ def run(options: argparse.Namespace) -> int:
             n_failed += 1
             print(f"skreg: error: {outcome.name}: {outcome.note}", file=sys.stderr)
         else:
-            print_outcome(outcome, options.data)
+            print_outcome(outcome)
     print(f"\nReport with pictures: {(options.output / 'report.html').resolve()}")
     return 2 if n_failed else 0
 
 
-def print_outcome(outcome, data: str) -> None:
+def print_outcome(outcome) -> None:
     """Print the table and the findings of a study."""
     from skreg.studies.report import readable_table
 
@@ -167,6 +167,7 @@ def print_outcome(outcome, data: str) -> None:
         print(f"\n{outcome.name}: kept from an earlier run")
     elif outcome.note:
         print(f"\n{outcome.name}: run, since {outcome.note}")
+    data = result["settings"]["data"]
     print(f"\n{study.TITLE} on {data}, mean ± standard error over seeds\n")
     print(readable_table(study.table(result)).reset_index().to_markdown(index=False))
     print("\n" + "\n".join(study.findings(result)), flush=True)

@@ -14,6 +14,7 @@ from skreg.displays._common import (
     net_keys,
     net_styles,
     new_axes,
+    turn_if_long,
 )
 from skreg.studies.tables import stack
 
@@ -165,6 +166,7 @@ def plot_bars(
     ax.set_xticks(range(len(values)), list(values))
     ax.tick_params(axis="x", length=0)
     ax.set(xlabel=xlabel, ylabel=ylabel)
+    turn_if_long(ax, list(values))
     light_grid(ax)
     keys = [Patch(color=s.color, alpha=0.75, label=n) for n, s in styles.items()]
     keys = (keys if len(names) > 1 else []) + _draw_levels(ax, levels or {})

@@ -100,8 +100,9 @@ def fit_all(
     list of dict
         One a fit, of plain numbers, strings, lists and dicts: ``labels``, ``seed``,
         ``seconds``, ``diverged``, ``curves`` (of `CURVES`, None after the end of a fit
-        that stopped early), ``layer_norms`` at the end, ``norm`` of the net
-        that the fit returned, ``best_epoch`` of early stopping, and, if there is a test set, ``test_acc`` and ``final_valid_acc`` of that net.
+        that stopped early), ``layer_norms`` at the end, ``norm`` of the net that the
+        fit returned, and, if there is a test set, ``test_acc`` and ``final_valid_acc``
+        of that net; with early stopping ``best_epoch``.
     """
     fits = [(case, seed) for case in cases for seed in seeds]
     with computing():
@@ -127,9 +128,8 @@ def _fit(case: Case, seed: int, measure) -> dict:
     }
     if net.early_stopping:
         run["best_epoch"] = int(net.best_epoch_)
-    run["norm"] = run["curves"]["param_norm"][
-        run.get("best_epoch", len(net.history)) - 1
-    ]
+    returned = run.get("best_epoch", len(net.history))
+    run["norm"] = run["curves"]["param_norm"][returned - 1]
     if sample.X_test is not None:
         run["test_acc"] = score(net, sample.X_test, sample.y_test)
         run["final_valid_acc"] = score(net, sample.X_valid, sample.y_valid)
