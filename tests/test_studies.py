@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from made_images import made_bunch
 from sklearn.utils import Bunch
 
 from skreg.datasets import load_digit_images
@@ -64,19 +65,6 @@ def test_too_few_images_are_named(digits):
         ValueError, match="sample of 5 images cannot show all 10 classes"
     ):
         draw_sample(digits, 5, 100, 0)
-
-
-def made_bunch(n, n_classes, n_valid=0, shape=(1, 4, 4), seed=0):
-    """Noise around one image a class; the first are for training."""
-    rng = np.random.default_rng(seed)
-    target = np.arange(n) % n_classes
-    means = rng.random((n_classes, *shape))
-    images = np.clip(means[target] + 0.2 * rng.standard_normal((n, *shape)), 0, 1)
-    split = np.array(["train"] * (n - n_valid) + ["val"] * n_valid)
-    names = np.array([f"class {k}" for k in range(n_classes)])
-    return Bunch(
-        data=images.astype(np.float32), target=target, target_names=names, split=split
-    )
 
 
 def test_a_test_set_has_no_image_in_common_with_the_others(digits):

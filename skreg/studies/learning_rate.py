@@ -149,7 +149,7 @@ def plot(result: dict) -> dict:
     """Return the figures by name."""
     runs = result["runs"]
     return {
-        "range-test": _plot_range_tests(result["range tests"]),
+        "range-test": _plot_range_tests(result),
         "accuracy": figures.plot_accuracy(runs, "learning rate", show_best=False),
         "norms": figures.plot_norms(runs, "learning rate"),
     }
@@ -161,8 +161,8 @@ def captions(result: dict) -> dict[str, str]:
     return {
         "range-test": "Range tests: smoothed training loss while the learning rate "
         "grows from step to step. Thin lines are seeds, the thick one is their mean "
-        "while all of them run; dots are where the loss falls fastest, which is what a "
-        "test suggests.",
+        "while all of them run; dots are where a seed's loss is smallest. The dashed "
+        "line is the suggestion, a tenth of that.",
         "accuracy": "Accuracy on training (solid) and validation images (dashed) after "
         f"each epoch{bands}.",
         "norms": f"Frobenius norm of all parameters after each epoch{bands}.",
@@ -176,13 +176,15 @@ def _suggestion(tests: Sequence[dict]) -> float | None:
     return round_to_one_digit(float(np.exp(np.mean(np.log(found)))))
 
 
-def _plot_range_tests(tests: Sequence[dict]):
-    ax = new_axes()[0]
+def _plot_range_tests(result: dict):
+    ax, tests = new_axes()[0], result["range tests"]
+    suggested = result["settings"]["suggested learning rate"]
+    if suggested is not None:
+        ax.axvline(suggested, color="#D55E00", linestyle="--", linewidth=1.2)
     for test in tests:
         ax.plot(test["rates"], test["losses"], color="#0072B2", lw=0.8, alpha=0.5)
-        if test["suggestion"] is not None:
-            place = test["rates"].index(test["suggestion"])
-            ax.plot(test["suggestion"], test["losses"][place], "o", color="#D55E00")
+        place = int(np.argmin(test["losses"]))
+        ax.plot(test["rates"][place], test["losses"][place], "o", color="#D55E00")
     shortest = min(tests, key=lambda test: len(test["losses"]))["rates"]
     losses = np.array([test["losses"][: len(shortest)] for test in tests])
     ax.plot(shortest, mean_and_error(losses)[0], color="#0072B2", lw=2)
