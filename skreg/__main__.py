@@ -96,7 +96,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--full",
         action="store_true",
-        help="numbers of images and epochs as in the course, which takes hours",
+        help="numbers of images and epochs as in the course, which takes far longer",
     )
     parser.add_argument(
         "--resume",

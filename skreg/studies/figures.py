@@ -188,11 +188,11 @@ def grouped(
     }
 
 
-def image_samples(data, n_classes: int = 10, n_images: int = 36) -> dict:
+def image_samples(data, n_classes: int = 10, n_columns: int = 12) -> dict:
     """Return a few images of the first classes as bytes, small enough for JSON."""
     rows = [np.flatnonzero(data.target == k) for k in range(len(data.target_names))]
     rows = rows[:n_classes]
-    n_columns = min(12, max(8, n_images // len(rows)), *map(len, rows))
+    n_columns = min(n_columns, *map(len, rows))
     picked = np.concatenate([row[:n_columns] for row in rows])
     labels = [str(data.target_names[k]) for k in data.target[picked]]
     return as_samples(data.data[picked], labels, n_columns)

@@ -142,7 +142,7 @@ def table(result: dict) -> pd.DataFrame:
     rows = [
         {
             "penalty": parameter,
-            "lambda": value,
+            "lambda": f"{value:g}",
             "seed": run["seed"],
             "training accuracy": _part(run, parameter, "train")[i],
             "cross-validated accuracy": _part(run, parameter, "valid")[i],

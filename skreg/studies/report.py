@@ -143,5 +143,5 @@ def _mean_and_error(mean: float, error: float, quantity: Quantity) -> str:
 
 def _readable(value) -> str:
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
+        return ", ".join(map(_readable, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
