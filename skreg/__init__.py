@@ -1,5 +1,6 @@
 """skreg: regularised neural networks with scikit-learn's manners."""
 
+import sys
 from importlib import import_module
 
 # Imported on first use: `python -m skreg --help` need not wait for torch.
@@ -20,3 +21,17 @@ def __getattr__(name):
 
 def __dir__():
     return sorted([*globals(), *_HOME])
+
+
+def _make_backend(**params):
+    return import_module("skreg.batching").SkregBackend(**params)
+
+
+def _register_backend():
+    """Tell joblib of the backend "skreg", without loading it."""
+    joblib = sys.modules.get("joblib")
+    if joblib is not None:  # else whoever loads it, loads an estimator first
+        joblib.register_parallel_backend("skreg", _make_backend)
+
+
+_register_backend()

@@ -9,7 +9,7 @@ shorter ones. Both work on any differentiable loss; :mod:`skreg.robustness` atta
 fitted nets, and ``adversarial_eps=`` trains them on attacked batches.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -90,7 +90,7 @@ def pgd(
     step_size: float | None = None,
     norm: str = "linf",
     bounds: tuple | None = None,
-    start: Tensor | None = None,
+    starts: Sequence[Tensor | None] = (None,),
 ) -> Tensor:
     """Climb in `steps` steps, going back into the ball of radius `eps` after each.
 
@@ -103,14 +103,14 @@ def pgd(
     step_size : float, default=None
         Length of a step; None is ``2.5 * eps / steps``, with which every point of the
         ball can be reached from every other.
-    start : Tensor of the shape of X, default=None
-        Where to begin, as a difference to `X`; see :func:`random_start`. None begins
-        at `X`.
+    starts : sequence of Tensor of the shape of X, or None, default=(None,)
+        Where to begin, as differences to `X`; see :func:`random_start`. None begins at
+        `X`. There is one climb for each.
 
     Returns
     -------
     Tensor of the shape of X
-        Of the points that the climb has visited, that of the highest loss, for each
+        Of the points that the climbs have visited, that of the highest loss, for each
         sample. Detached.
 
     References
@@ -120,15 +120,17 @@ def pgd(
     """
     X = X.detach()
     step_size = 2.5 * eps / steps if step_size is None else step_size
-    x = X if start is None else _clip(X + start, X, bounds)
-    best, highest = x, None
-    for _ in range(steps):
-        losses, gradient = _loss_and_gradient(loss, x)
-        best, highest = _better(best, highest, x, losses)
-        x = x + step_size * _steepest(gradient, norm)
-        x = _clip(X + _into_ball(x - X, eps, norm), X, bounds)
-    with torch.no_grad():
-        return _better(best, highest, x, loss(x))[0]
+    best = highest = None
+    for start in starts:
+        x = X if start is None else _clip(X + start, X, bounds)
+        for _ in range(steps):
+            losses, gradient = _loss_and_gradient(loss, x)
+            best, highest = _better(best, highest, x, losses)
+            x = x + step_size * _steepest(gradient, norm)
+            x = _clip(X + _into_ball(x - X, eps, norm), X, bounds)
+        with torch.no_grad():
+            best, highest = _better(best, highest, x, loss(x))
+    return best
 
 
 def random_start(
@@ -232,7 +234,7 @@ def _clip(x: Tensor, X: Tensor, bounds: tuple | None) -> Tensor:
     return torch.maximum(torch.minimum(x, high.maximum(X)), low.minimum(X))
 
 
-def _better(best: Tensor, highest: Tensor | None, x: Tensor, losses: Tensor):
+def _better(best: Tensor | None, highest: Tensor | None, x: Tensor, losses: Tensor):
     """Return the points of higher loss, sample by sample, and their losses."""
     if highest is None:
         return x, losses

@@ -18,6 +18,7 @@ __all__ = [
     "AnimalNet",
     "AnimalNetDropout",
     "BigAnimalNet",
+    "FullyConnected",
     "ToyNet",
     "ToyNetDropout",
 ]
@@ -34,8 +35,16 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class _FullyConnected(nn.Module):
-    """Linear layers ``fc1 ... fcN`` with the same activation in between."""
+class FullyConnected(nn.Module):
+    """Linear layers ``fc1 ... fcN`` with the same activation in between.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Numbers of features, from the inputs to the outputs.
+    activation : nn.Module
+        It has no weights.
+    """
 
     def __init__(self, sizes: Sequence[int], activation: nn.Module):
         super().__init__()
@@ -44,18 +53,25 @@ class _FullyConnected(nn.Module):
             self.add_module(f"fc{i}", nn.Linear(n_in, n_out))
         self.activation = activation
 
-    def hidden(self, x: Tensor, i: int) -> Tensor:
-        """Return what hidden layer `i` (counted from 1) makes of its inputs."""
-        return self.activation(self.get_submodule(f"fc{i}")(x))
+    def after_linear(self, i: int) -> list[nn.Module]:
+        """Return the layers between linear layer `i`, counted from 1, and the next."""
+        return [self.activation]
+
+    def layers(self) -> list[nn.Module]:
+        """Return the layers in the order in which flattened inputs go through them."""
+        layers = []
+        for i in range(1, self.depth):
+            layers += [self.get_submodule(f"fc{i}"), *self.after_linear(i)]
+        return [*layers, self.get_submodule(f"fc{self.depth}")]
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(start_dim=1)
-        for i in range(1, self.depth):
-            x = self.hidden(x, i)
-        return self.get_submodule(f"fc{self.depth}")(x)
+        for layer in self.layers():
+            x = layer(x)
+        return x
 
 
-class _DropoutBeforeActivation(_FullyConnected):
+class _DropoutBeforeActivation(FullyConnected):
     """Dropout acts on the pre-activations, as in the course."""
 
     def __init__(self, sizes, activation, dropout: Sequence[float]):
@@ -63,12 +79,11 @@ class _DropoutBeforeActivation(_FullyConnected):
         for i, p in enumerate(dropout, start=1):
             self.add_module(f"dropout{i}", nn.Dropout(p))
 
-    def hidden(self, x, i):
-        x = self.get_submodule(f"fc{i}")(x)
-        return self.activation(self.get_submodule(f"dropout{i}")(x))
+    def after_linear(self, i):
+        return [self.get_submodule(f"dropout{i}"), self.activation]
 
 
-class MLP(_FullyConnected):
+class MLP(FullyConnected):
     """Multi-layer perceptron with dropout after each hidden activation.
 
     Parameters
@@ -109,11 +124,11 @@ class MLP(_FullyConnected):
         # draws a mask of its own. It is there at p=0 too, so that p can be raised.
         self.dropout = nn.Dropout(_check_probability(dropout))
 
-    def hidden(self, x, i):
-        return self.dropout(super().hidden(x, i))
+    def after_linear(self, i):
+        return [self.activation, self.dropout]
 
 
-class AnimalNet(_FullyConnected):
+class AnimalNet(FullyConnected):
     """The course's net for 32x32 RGB animal faces: 3072-128-32-3, ReLU.
 
     Parameters
@@ -126,7 +141,7 @@ class AnimalNet(_FullyConnected):
         super().__init__([in_features, 128, 32, out_features], nn.ReLU())
 
 
-class BigAnimalNet(_FullyConnected):
+class BigAnimalNet(FullyConnected):
     """The course's net without dropout: 3072-124-64-3, leaky ReLU.
 
     Parameters
@@ -156,7 +171,7 @@ class AnimalNetDropout(_DropoutBeforeActivation):
         super().__init__(sizes, nn.LeakyReLU(), dropout=(0.5, 0.3))
 
 
-class ToyNet(_FullyConnected):
+class ToyNet(FullyConnected):
     """The course's net for the noisy line: 1-300-500-1, leaky ReLU.
 
     Parameters

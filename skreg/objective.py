@@ -3,7 +3,8 @@ r"""The objective that training minimises: data loss + penalty, defined once.
 .. math:: \mathrm{objective} = \mathrm{loss}(\hat y, y)
     + \lambda_1 \sum |w| + \lambda_2 \sum w^2
 
-A single fit and a batch of fits both call :func:`penalized_objective`; validation
+A single fit calls :func:`penalized_objective`, or where the gradient is written out
+:func:`penalize_into`; a stack of fits calls :func:`stacked_penalize_into`. Validation
 and test losses never do.
 """
 
@@ -12,9 +13,19 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from skreg.penalties import Coefficient, elastic_net
+from skreg.penalties import (
+    Coefficient,
+    elastic_net,
+    elastic_net_into,
+    stacked_elastic_net_into,
+)
 
-__all__ = ["Objective", "penalized_objective"]
+__all__ = [
+    "Objective",
+    "penalize_into",
+    "penalized_objective",
+    "stacked_penalize_into",
+]
 
 
 class Objective(NamedTuple):
@@ -69,6 +80,60 @@ def penalized_objective(
         return Objective(loss, 0.0)
     penalty = elastic_net(params, lambda1, lambda2)
     return Objective(loss + penalty, penalty.detach())
+
+
+def penalize_into(
+    gradient: Sequence[Tensor],
+    params: Sequence[Tensor],
+    lambda1: float = 0.0,
+    lambda2: float = 0.0,
+) -> Tensor | None:
+    """Write the gradient of the penalty into `gradient`, without autograd.
+
+    Parameters
+    ----------
+    gradient : sequence of Tensor
+        Overwritten, if there is a penalty; of the shapes of `params`.
+    params : sequence of Tensor
+        The penalised parameters.
+    lambda1, lambda2 : float, default=0.0
+
+    Returns
+    -------
+    Tensor of shape () or None
+        The penalty; None, and nothing written, if there is none.
+    """
+    if not params or (_is_zero(lambda1) and _is_zero(lambda2)):
+        return None
+    return elastic_net_into(gradient, params, lambda1, lambda2)
+
+
+def stacked_penalize_into(
+    gradients: Sequence[Tensor],
+    params: Sequence[Tensor],
+    lambda1: Sequence[Tensor | None],
+    lambda2: Sequence[Tensor | None],
+) -> Tensor | None:
+    """Write the gradients of the penalties of B nets into `gradients`.
+
+    Parameters
+    ----------
+    gradients : sequence of Tensor of shape (B, ...)
+        Overwritten, if there is a penalty.
+    params : sequence of Tensor of shape (B, ...)
+    lambda1, lambda2 : sequence of (Tensor of shape (B,) or None)
+        Coefficients for each of `params`: zero for the nets that do not penalise it,
+        None if no net does.
+
+    Returns
+    -------
+    Tensor of shape (B,) or None
+        The penalties; None, and nothing written, if no net has one.
+    """
+    if all(coefficient is None for coefficient in [*lambda1, *lambda2]):
+        return None
+    parts = map(stacked_elastic_net_into, gradients, params, lambda1, lambda2)
+    return sum(parts)
 
 
 def _is_zero(coefficient: Coefficient) -> bool:

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 __all__ = [
     "elastic_net",
+    "elastic_net_into",
     "frobenius_norm",
     "l1_penalty",
     "l2_penalty",
     "parameter_norms",
     "penalized_parameters",
+    "stacked_elastic_net_into",
 ]
 
 Coefficient = float | Tensor
@@ -47,7 +49,7 @@ def l1_penalty(params: Iterable[Tensor]) -> Tensor:
     >>> l1_penalty([torch.tensor([1.0, -2.0]), torch.tensor([[3.0]])])
     tensor(6.)
     """
-    return elastic_net(tuple(params), lambda1=1.0)
+    return sum(w.abs().sum() for w in _not_empty(params))
 
 
 def l2_penalty(params: Iterable[Tensor]) -> Tensor:
@@ -68,7 +70,7 @@ def l2_penalty(params: Iterable[Tensor]) -> Tensor:
     >>> l2_penalty([torch.tensor([1.0, -2.0]), torch.tensor([[3.0]])])
     tensor(14.)
     """
-    return elastic_net(tuple(params), lambda2=1.0)
+    return sum(w.square().sum() for w in _not_empty(params))
 
 
 def elastic_net(
@@ -93,17 +95,21 @@ def elastic_net(
     Zou and Hastie, "Regularization and variable selection via the elastic net",
     Journal of the Royal Statistical Society B 67 (2005).
     """
+    params = _not_empty(params)
+    transformed = torch._C._are_functorch_transforms_active()  # vmap, grad, ...
+    if transformed or isinstance(lambda1, Tensor) or isinstance(lambda2, Tensor):
+        return lambda1 * l1_penalty(params) + lambda2 * l2_penalty(params)
+    return _ElasticNet.apply(float(lambda1), float(lambda2), *params)
+
+
+def _not_empty(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    params = tuple(params)
     if not params:
         raise ValueError(
             "params=() holds no tensor to penalise; pass at least one, e.g. "
             "list(module.parameters())."
         )
-    transformed = torch._C._are_functorch_transforms_active()  # vmap, grad, ...
-    if transformed or isinstance(lambda1, Tensor) or isinstance(lambda2, Tensor):
-        l1 = sum(w.abs().sum() for w in params)
-        l2 = sum(w.square().sum() for w in params)
-        return lambda1 * l1 + lambda2 * l2
-    return _ElasticNet.apply(float(lambda1), float(lambda2), *params)
+    return params
 
 
 class _ElasticNet(torch.autograd.Function):
@@ -117,17 +123,12 @@ class _ElasticNet(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, lambda1: float, lambda2: float, *params: Tensor) -> Tensor:
-        value = params[0].new_zeros(())
-        signs = None
-        if lambda1:
-            signs = torch._foreach_sign(params)
-            value += lambda1 * _sum_of_products(signs, params)
-        if lambda2:
-            value += lambda2 * _sum_of_products(params, params)
+        gradient = [torch.empty_like(w) for w in params]
+        value = elastic_net_into(gradient, params, lambda1, lambda2)
         if any(ctx.needs_input_grad):
             ctx.lambdas = lambda1, lambda2
             ctx.save_for_backward(*params)
-            ctx.gradient = _gradient(params, lambda1, lambda2, signs)
+            ctx.gradient = gradient
         return value
 
     @staticmethod
@@ -141,29 +142,80 @@ class _ElasticNet(torch.autograd.Function):
         # a tensor in place if nobody else holds it. A second backward makes it anew.
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
-            gradient = _gradient(ctx.saved_tensors, lambda1, lambda2)
+            gradient = [torch.empty_like(w) for w in ctx.saved_tensors]
+            elastic_net_into(gradient, ctx.saved_tensors, lambda1, lambda2)
         # Asking a CUDA tensor for its value would make the host wait for the device.
         if grad_output.device.type != "cpu" or grad_output != 1:
             torch._foreach_mul_(gradient, grad_output)
         return None, None, *gradient
 
 
-def _gradient(params, lambda1, lambda2, signs=None) -> list[Tensor]:
-    """Return ``lambda1 * sign(w) + 2 * lambda2 * w``; overwrites `signs`."""
-    if not lambda1:
-        return list(torch._foreach_mul(params, 2 * lambda2))
-    gradient = list(torch._foreach_sign(params) if signs is None else signs)
-    torch._foreach_mul_(gradient, lambda1)
-    if lambda2:
-        torch._foreach_add_(gradient, params, alpha=2 * lambda2)
-    return gradient
+def elastic_net_into(
+    gradient: Sequence[Tensor],
+    params: Sequence[Tensor],
+    lambda1: float,
+    lambda2: float,
+) -> Tensor:
+    """Write ``lambda1 * sign(w) + 2 * lambda2 * w`` into `gradient`; return the value.
+
+    Parameters
+    ----------
+    gradient : sequence of Tensor
+        Overwritten; of the shapes of `params`.
+    params : sequence of Tensor
+        At least one. They must not require grad, or grad mode must be off.
+    lambda1, lambda2 : float
+
+    Returns
+    -------
+    Tensor of shape ()
+        ``lambda1 * sum |w| + lambda2 * sum w ** 2``
+    """
+    value = 0.0
+    for g, w in zip(gradient, params, strict=True):
+        if lambda1:
+            torch.sign(w, out=g)
+            value = value + torch.dot(g.flatten(), w.flatten()).mul_(lambda1)
+            g.mul_(lambda1)
+            if lambda2:
+                g.add_(w, alpha=2 * lambda2)
+        else:
+            torch.mul(w, 2 * lambda2, out=g)
+        if lambda2:
+            value = value + torch.dot(w.flatten(), w.flatten()).mul_(lambda2)
+    return value if isinstance(value, Tensor) else params[0].new_zeros(())
 
 
-def _sum_of_products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-    dots = [
-        torch.dot(a.flatten(), b.flatten()) for a, b in zip(left, right, strict=True)
-    ]
-    return torch.stack(dots).sum()
+def stacked_elastic_net_into(
+    gradient: Tensor, params: Tensor, lambda1: Tensor | None, lambda2: Tensor | None
+) -> Tensor:
+    """As `elastic_net_into`, for one parameter of B nets with their own coefficients.
+
+    Parameters
+    ----------
+    gradient : Tensor of shape (B, ...)
+        Overwritten.
+    params : Tensor of shape (B, ...)
+    lambda1, lambda2 : Tensor of shape (B,) or None
+        None is zero for all nets.
+
+    Returns
+    -------
+    Tensor of shape (B,)
+        The penalty of each net.
+    """
+    one_each = (-1, *[1] * (params.ndim - 1))
+    value = params.new_zeros(len(params))
+    if lambda1 is None:
+        gradient.zero_()
+    else:
+        torch.abs(params, out=gradient)
+        value += lambda1 * gradient.flatten(1).sum(1)
+        torch.sign(params, out=gradient).mul_(lambda1.view(one_each))
+    if lambda2 is not None:
+        gradient.addcmul_(params, lambda2.view(one_each), value=2)
+        value += lambda2 * torch.linalg.vector_norm(params.flatten(1), dim=1).square()
+    return value
 
 
 def parameter_norms(params: Iterable[Tensor]) -> list[float]:
@@ -234,13 +286,14 @@ def penalized_parameters(
         "all" takes every parameter, biases included; "weights" leaves out biases and
         the parameters of normalisation layers; a sequence of patterns takes the
         parameters whose name matches one of them, e.g. ``["fc1.*", "*.weight"]``
-        (`fnmatch` rules).
+        (`fnmatch` rules). Tied weights, which have several names, count once, and
+        match by any of them.
 
     Returns
     -------
     dict of str to nn.Parameter
-        In the order of ``module.named_parameters()``. Frozen parameters
-        (``requires_grad=False``) are left out: no penalty can shrink them.
+        By the names, and in the order, of ``module.named_parameters()``. Frozen
+        parameters (``requires_grad=False``) are left out: no penalty can shrink them.
 
     Raises
     ------
@@ -254,38 +307,41 @@ def penalized_parameters(
     >>> list(penalized_parameters(MLP(4, 3), "weights"))
     ['fc1.weight', 'fc2.weight']
     """
-    # A compiled module keeps the original one under this prefix.
-    named = {
-        name.removeprefix("_orig_mod."): parameter
-        for name, parameter in module.named_parameters()
-    }
+    names = _all_names(module)
     if isinstance(penalize, str):
         if penalize == "all":
-            chosen = set(named)
+            chosen = set(names)
         elif penalize == "weights":
-            chosen = set(named) - _biases_and_normalization(module)
+            chosen = set(names) - _biases_and_normalization(module)
         else:
             raise ValueError(
                 f"penalize={penalize!r} must be 'all', 'weights' or a list of name "
                 f"patterns; for a single pattern write penalize=[{penalize!r}]."
             )
     else:
-        chosen = _matching(named, penalize)
+        matching = _matching([name for own in names.values() for name in own], penalize)
+        chosen = {w for w, own in names.items() if not matching.isdisjoint(own)}
+    return {own[0]: w for w, own in names.items() if w in chosen and w.requires_grad}
+
+
+def _all_names(module: nn.Module) -> dict[nn.Parameter, list[str]]:
+    """Return each parameter of `module` with its names: tied weights have several."""
+    names = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        # A compiled module keeps the original one under this prefix.
+        names.setdefault(parameter, []).append(name.removeprefix("_orig_mod."))
+    return names
+
+
+def _biases_and_normalization(module: nn.Module) -> set[nn.Parameter]:
     return {
-        name: parameter
-        for name, parameter in named.items()
-        if name in chosen and parameter.requires_grad
+        parameter
+        for child in module.modules()
+        for name, parameter in child.named_parameters(
+            recurse=False, remove_duplicate=False
+        )
+        if "bias" in name or isinstance(child, NORMALIZATION_LAYERS)
     }
-
-
-def _biases_and_normalization(module: nn.Module) -> set[str]:
-    excluded = set()
-    for prefix, child in module.named_modules():
-        for name, _ in child.named_parameters(recurse=False):
-            if "bias" in name or isinstance(child, NORMALIZATION_LAYERS):
-                full_name = f"{prefix}.{name}" if prefix else name
-                excluded.add(full_name.removeprefix("_orig_mod."))
-    return excluded
 
 
 def _matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:

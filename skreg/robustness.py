@@ -30,13 +30,15 @@ import numpy as np
 import torch
 from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from skreg import attacks
 from skreg.estimators._adversarial import loss_of_inputs
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._data import is_array_like
+from skreg.estimators._parameters import RULES
+from skreg.estimators._randomness import draw_seed
 
 __all__ = ["fgsm", "make_robust_scorer", "pgd", "robust_accuracy"]
 
@@ -118,25 +120,29 @@ def pgd(
     norm="linf",
     steps=20,
     step_size=None,
+    n_restarts=1,
     random_state=0,
     bounds=None,
     batch_size=256,
 ):
     """Attack with projected gradient descent: several steps within the distance `eps`.
 
-    It starts at a random point within the distance, takes `steps` steps uphill, goes
-    back to the distance after each, and keeps the point of the highest loss.
+    It climbs from X, and again from random points within the distance: each time it
+    takes `steps` steps uphill, going back to the distance after each. What it returns
+    is the point of the highest loss that it has seen.
 
     Parameters
     ----------
     net, X, y, eps, norm, bounds, batch_size
         As for :func:`fgsm`.
     steps : int, default=20
-        Gradients per sample, at least 1.
+        Gradients per sample and climb, at least 1.
     step_size : float, default=None
         Length of a step, above 0; None is ``2.5 * eps / steps``.
+    n_restarts : int, default=1
+        Number of climbs from random points, at least 0.
     random_state : int, RandomState instance or None, default=0
-        Decides where the attack starts. None takes fresh entropy. Neither the device
+        Decides the random points. None takes fresh entropy. Neither the device
         nor `batch_size` play a part.
 
     Returns
@@ -154,7 +160,8 @@ def pgd(
     Madry, Makelov, Schmidt, Tsipras and Vladu, "Towards deep learning models resistant
     to adversarial attacks", ICLR (2018).
     """
-    attack = _Attack("pgd", norm, bounds, batch_size, steps, step_size, random_state)
+    climbs = steps, step_size, n_restarts, random_state
+    attack = _Attack("pgd", norm, bounds, batch_size, *climbs)
     return attack.inputs(net, X, y, _check_eps(eps))
 
 
@@ -168,6 +175,7 @@ def robust_accuracy(
     norm="linf",
     steps=20,
     step_size=None,
+    n_restarts=1,
     random_state=0,
     bounds=None,
     batch_size=256,
@@ -192,7 +200,7 @@ def robust_accuracy(
         FGSM takes one gradient, and finds less.
     norm, bounds, batch_size
         As for :func:`fgsm`.
-    steps, step_size, random_state
+    steps, step_size, n_restarts, random_state
         As for :func:`pgd`; FGSM has none of them.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the samples, as for ``score``.
@@ -221,7 +229,8 @@ def robust_accuracy(
     """
     if attack not in ATTACKS:
         raise ValueError(f"attack={attack!r} must be one of {ATTACKS}.")
-    one = _Attack(attack, norm, bounds, batch_size, steps, step_size, random_state)
+    climbs = steps, step_size, n_restarts, random_state
+    one = _Attack(attack, norm, bounds, batch_size, *climbs)
     if np.ndim(eps) == 0:
         right = one.survivors(net, X, y, [_check_eps(eps)])[0]
         return float(np.average(right, weights=sample_weight))
@@ -298,23 +307,28 @@ class _Attack:
         batch_size,
         steps=1,
         step_size=None,
-        random_state=None,
+        n_restarts=0,
+        random_state=0,
     ):
         if norm not in attacks.NORMS:
             raise ValueError(
                 f"norm={norm!r} must be one of {attacks.NORMS}: the largest change of "
                 "a number of the sample, or the Euclidean length of the changes."
             )
-        _check_positive_integer(batch_size, "batch_size")
-        _check_positive_integer(steps, "steps")
+        _check_integer(batch_size, "batch_size", 1)
+        _check_integer(steps, "steps", 1)
+        _check_integer(n_restarts, "n_restarts", 0)
         if step_size is not None and not (_is_finite(step_size) and step_size > 0):
             raise ValueError(
                 f"step_size={step_size!r} must be None or a finite number > 0; None is "
                 "2.5 * eps / steps."
             )
+        rule = RULES["random_state"]
+        if not rule.accepts(random_state):
+            raise ValueError(f"random_state={random_state!r} must be {rule.allowed}.")
         self.name, self.norm, self.bounds = name, norm, bounds
         self.batch_size, self.steps, self.step_size = batch_size, steps, step_size
-        self.random_state = random_state
+        self.n_restarts, self.random_state = n_restarts, random_state
 
     def inputs(self, net, X, y, eps) -> np.ndarray:
         """Return the attacked inputs."""
@@ -351,14 +365,15 @@ class _Attack:
     def _run(self, net, X, y, eps, bounds=None):
         """Yield attacked inputs and encoded targets, batch by batch, on the device."""
         bounds = _check_bounds(self.bounds, X) if bounds is None else bounds
-        X, start = torch.as_tensor(X), None
-        if self.name == "pgd":
-            # Drawn for all samples at once, and on the CPU, so that neither the device
-            # nor the size of the batches decide.
-            generator = torch.Generator()
-            rng = check_random_state(self.random_state)
-            generator.manual_seed(int(rng.randint(np.iinfo(np.int32).max)))
-            start = attacks.random_start(X, eps, self.norm, generator)
+        X = torch.as_tensor(X)
+        # Drawn for all samples at once, and on the CPU, so that neither the device nor
+        # the size of the batches decide.
+        generator = torch.Generator()
+        generator.manual_seed(draw_seed(self.random_state))
+        starts = [
+            attacks.random_start(X, eps, self.norm, generator)
+            for _ in range(self.n_restarts)
+        ]
         common = {"norm": self.norm, "bounds": bounds}
         with attacks.evaluation_mode(net.module_):
             for first in range(0, len(X), self.batch_size):
@@ -375,7 +390,7 @@ class _Attack:
                         eps,
                         steps=self.steps,
                         step_size=self.step_size,
-                        start=start[batch].to(net.device_),
+                        starts=[None, *(s[batch].to(net.device_) for s in starts)],
                         **common,
                     )
                 yield attacked, target
@@ -420,9 +435,9 @@ def _check_eps(eps) -> float:
     return float(eps)
 
 
-def _check_positive_integer(value, name: str) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}={value!r} must be a positive integer.")
+def _check_integer(value, name: str, least: int) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}={value!r} must be an integer >= {least}.")
 
 
 def _is_finite(value) -> bool:

@@ -1,4 +1,6 @@
 import os
+import re
+from collections import Counter
 
 # Figures are drawn, never shown; set before anything imports matplotlib.
 os.environ["MPLBACKEND"] = "Agg"
@@ -6,6 +8,7 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["SCIPY_ARRAY_API"] = "1"
 
 import pytest
+import sklearn
 import torch
 from hypothesis import settings
 
@@ -25,3 +28,27 @@ def cuda():
     if not torch.cuda.is_available():
         pytest.skip("this machine has no CUDA device")
     return torch.device("cuda")
+
+
+CHECK = re.compile(r"::test_estimator_checks_of_scikit_learn\[(\w+)\(")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how many of scikit-learn's checks each estimator has passed and failed."""
+    counts, lines = {}, []
+    for outcome in ("passed", "failed", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            if found := CHECK.search(report.nodeid):
+                counts.setdefault(found[1], Counter())[outcome] += 1
+            lines += [text for key, text in report.user_properties if key == "checks"]
+    if not counts and not lines:
+        return
+    version = sklearn.__version__
+    terminalreporter.section(f"estimator checks of scikit-learn {version}")
+    for name, of in sorted(counts.items()):
+        skipped = f", {of['skipped']} skipped" if of["skipped"] else ""
+        terminalreporter.line(
+            f"{name}: {of['passed']} passed, {of['failed']} failed{skipped}"
+        )
+    for line in sorted(lines):
+        terminalreporter.line(line)

@@ -12,6 +12,7 @@ LAYERS = [
     "datasets",
     "transforms",
     "modules",
+    "backprop",
     "penalties",
     "objective",
     "attacks",

@@ -3,20 +3,38 @@ import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex, to_rgba
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.base import BaseEstimator
-from sklearn.exceptions import NotFittedError
+from PIL import Image
+from sklearn.base import BaseEstimator, clone
+from sklearn.datasets import load_iris
+from sklearn.exceptions import FitFailedWarning, NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, validation_curve
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils import Bunch
 from skorch.history import History
 
-from skreg import RegularizedNetClassifier
+from skreg import RegularizedNetClassifier, RegularizedNetRegressor
 from skreg.callbacks import AccuracyTracker
-from skreg.displays import ImageGridDisplay, LearningCurvesDisplay, NormDisplay
+from skreg.datasets import make_noisy_line
+from skreg.displays import (
+    AttackedImagesDisplay,
+    HeatMapDisplay,
+    ImageGridDisplay,
+    LearningCurvesDisplay,
+    NormDisplay,
+    PredictionEvolutionDisplay,
+    RobustnessDisplay,
+    ValidationCurveDisplay,
+)
 from skreg.displays._common import MARKERS, OKABE_ITO, mean_and_error, net_styles
 
 N_SEEDS, N_EPOCHS = 3, 40
@@ -155,6 +173,9 @@ def test_ax_must_be_axes(curves, norms, rng):
         LearningCurvesDisplay(curves=curves),
         NormDisplay(norms=norms),
         ImageGridDisplay(images=rng.random((2, 4, 4))),
+        make_heat_map(),
+        make_validation_curve(rng),
+        RobustnessDisplay(eps=[0, 1], accuracies={"net": [1, 0.5]}),
     )
     for display in displays:
         with pytest.raises(TypeError, match=r"ax must be None or one .*axes\[0\]"):
@@ -728,6 +749,19 @@ def test_titles_stand_in_place_of_labels(rng):
     assert drawn == titles
 
 
+def test_titles_and_rows_of_one_class(rng):
+    images, titles = rng.random((4, 8, 8)), ["a", "b", "c", ""]
+    display = ImageGridDisplay(
+        images=images, labels=["clean", "clean", "noisy", "noisy"], titles=titles
+    ).plot(n_columns=2)
+    assert [ax.get_title() for ax in display.axes_.flat] == titles
+    assert [ax.get_ylabel() for ax in display.axes_[:, 0]] == ["clean", "noisy"]
+    assert_texts_are_legible(display.figure_)
+    _, ax = plt.subplots(layout="constrained")
+    display.plot(ax, n_columns=2)
+    assert [text.get_text() for text in ax.texts] == ["a", "b", "c", "clean", "noisy"]
+
+
 def test_long_titles_are_wrapped_and_not_cut(rng):
     labels = ["a", "a few words that do not fit above one image"]
     display = ImageGridDisplay(images=rng.random((2, 8, 8)), labels=labels).plot()
@@ -931,3 +965,592 @@ def test_from_bunch_errors(bunch):
     bunch.target = bunch.target[:-1]
     with pytest.raises(ValueError, match=r"bunch.target must.*got\s+shape \(29,\)"):
         ImageGridDisplay.from_bunch(bunch)
+
+
+# Robustness
+
+
+EPS = [0, 0.05, 0.1, 0.3]
+
+
+@pytest.fixture(scope="module")
+def iris():
+    X, y = load_iris(return_X_y=True)
+    return MinMaxScaler().fit_transform(X), y
+
+
+def test_accuracies_by_eps(rng):
+    accuracies = {"none": rng.random((3, 4)), "one seed": rng.random(4)}
+    display = RobustnessDisplay(eps=EPS, accuracies=accuracies, norm="l2", chance=0.1)
+    assert display.plot() is display
+    for name, values in accuracies.items():
+        line = display.lines_[name]
+        assert_array_equal(line.get_xdata(), EPS)
+        assert_allclose(line.get_ydata(), np.atleast_2d(values).mean(axis=0))
+    (band,) = display.bands_.values()
+    vertices = band.get_paths()[0].vertices
+    error = accuracies["none"].std(axis=0, ddof=1) / np.sqrt(3)
+    for i, eps in enumerate(EPS):
+        low, high = np.sort(vertices[vertices[:, 0] == eps, 1])[[0, -1]]
+        assert_allclose(high - low, 2 * error[i])
+    assert display.chance_line_.get_ydata()[0] == 0.1
+    assert "L2 norm, in units of X" in display.ax_.get_xlabel()
+    texts = legend_texts(display.ax_.get_legend())
+    assert texts == ["none", "one seed", "chance"]
+    assert_texts_are_legible(display.figure_)
+    _, ax = plt.subplots()
+    assert RobustnessDisplay(eps=EPS, accuracies=accuracies).plot(ax).ax_ is ax
+    assert "L\N{INFINITY} norm" in ax.get_xlabel()
+
+
+def test_robustness_from_estimators(iris):
+    X, y = iris
+    nets = [RegularizedNetClassifier(max_epochs=20, random_state=s) for s in (0, 1)]
+    nets = {"nets": [net.fit(X, y) for net in nets]}
+    nets["pipeline"] = make_pipeline(MinMaxScaler(), clone(nets["nets"][0])).fit(X, y)
+    display = RobustnessDisplay.from_estimator(nets, X, y, eps=EPS, attack="fgsm")
+    assert display.accuracies["nets"].shape == (2, 4)
+    assert display.accuracies["pipeline"].shape == (1, 4)
+    clean = [net.score(X, y) for net in nets["nets"]]
+    assert_array_equal(display.accuracies["nets"][:, 0], clean)
+    assert (np.diff(display.accuracies["nets"], axis=1) <= 0).all()
+    assert display.accuracies["nets"][:, -1].max() < min(clean) - 0.1
+    by_pgd = RobustnessDisplay.from_estimator(nets["nets"][0], X, y, eps=EPS, norm="l2")
+    assert list(by_pgd.lines_) == ["RegularizedNetClassifier"]
+    assert by_pgd.norm == "l2"
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"eps": 0.1}, r"eps must hold numbers, in shape \(n_eps,\)"),
+        ({"eps": []}, "eps must hold numbers"),
+        ({"eps": [0, 0.2, 0.1, 0.3]}, "eps must ascend"),
+        ({"norm": "linfinity"}, r"norm must be one of \('linf', 'l2'\)"),
+        ({"accuracies": {"net": [1, 2]}}, r"in shape \(4,\) or \(n_seeds, 4\)"),
+        ({"accuracies": {"net": [[1], [1, 2]]}}, r"accuracies\['net'\] must hold"),
+        ({"accuracies": [1, 2, 3, 4]}, "accuracies must be a non-empty mapping"),
+    ],
+)
+def test_robustness_errors(params, match):
+    params = {"eps": EPS, "accuracies": {"net": [1, 0.5, 0.2, 0]}} | params
+    with pytest.raises(ValueError, match=match):
+        RobustnessDisplay(**params)
+
+
+# Attacked images
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (3, 1, 8, 8), (3, 3, 8, 8), (3, 8, 8, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_attacked_images_stand_below_clean_ones(rng, shape, dtype):
+    white = 255 if dtype is np.uint8 else 1
+    clean = (white * rng.uniform(0.2, 0.8, shape)).astype(dtype)
+    attacked = clean.copy()
+    attacked[0] += dtype(white * 0.1)
+    titles = ["cat", "dog", "cow"], ["dog", "dog", "cow"]
+    display = AttackedImagesDisplay(
+        clean=clean,
+        attacked=attacked,
+        clean_titles=titles[0],
+        attacked_titles=titles[1],
+    ).plot()
+    assert display.axes_.shape == (3, 3)
+    rows = [ax.get_ylabel() for ax in display.axes_[:, 0]]
+    assert rows[:2] == ["clean", "attacked"]
+    assert rows[2].startswith("change")
+    written = [ax.get_title() for ax in display.axes_.flat]
+    assert written == [*titles[0], *titles[1], "", "", ""]
+    drawn = np.stack([np.asarray(a.get_array()) for a in display.image_artists_])
+    assert_allclose(drawn[3], drawn[0] + 0.1, atol=0.002)
+    assert_allclose(drawn[6], 1, rtol=1e-6)  # the largest change of all
+    assert_allclose(drawn[7:], 0.5)  # none
+    assert_allclose(display.factor_, 5, rtol=0.02)
+    assert_texts_are_legible(display.figure_)
+
+
+def test_images_that_no_attack_has_changed(rng):
+    images = rng.random((2, 4, 4))
+    display = AttackedImagesDisplay(clean=images, attacked=images).plot()
+    assert_array_equal(display.image_artists_[-1].get_array(), 0.5)
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "pgd"])
+def test_attacked_images_from_estimator(rng, attack):
+    X = rng.random((60, 1, 4, 4)).astype(np.float32)
+    y = np.where(X[:, 0, :2].mean((1, 2)) > X[:, 0, 2:].mean((1, 2)), "up", "down")
+    net = RegularizedNetClassifier(max_epochs=30, lr=0.01, random_state=0).fit(X, y)
+    display = AttackedImagesDisplay.from_estimator(
+        net, X, y, eps=0.2, attack=attack, n_images=4, value_range=(0, 1)
+    )
+    right = np.flatnonzero(net.predict(X) == y)[:4]
+    titles = [ax.get_title() for ax in display.axes_.flat]
+    assert titles[:4] == y[right].tolist()
+    assert titles[4:8] != titles[:4]
+    drawn = np.stack([np.asarray(a.get_array()) for a in display.image_artists_])
+    assert_allclose(drawn[:4], X[right, 0])
+    assert_allclose(np.abs(drawn[4:8] - drawn[:4]).max(), 0.2, rtol=1e-5)
+    _, ax = plt.subplots()
+    names = {"up": "above"}
+    options = {"eps": 0.2, "n_images": 4, "class_names": names, "ax": ax}
+    display = AttackedImagesDisplay.from_estimator(net, X, y, **options)
+    assert display.ax_ is ax
+    expected = [names.get(label, label) for label in y[right]]
+    assert [text.get_text() for text in ax.texts][:4] == expected
+
+
+def test_attacked_images_errors(rng):
+    images = rng.random((2, 4, 4))
+    with pytest.raises(
+        ValueError, match=r"same shape; got \(2, 4, 4\) and \(1, 4, 4\)"
+    ):
+        AttackedImagesDisplay(clean=images, attacked=images[:1])
+    with pytest.raises(
+        ValueError, match="clean_titles must hold one text for each of 2"
+    ):
+        AttackedImagesDisplay(clean=images, attacked=images, clean_titles=["a"])
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        AttackedImagesDisplay(clean=images, attacked=images + 1)
+    with pytest.raises(ValueError, match=r"attack must be one of \('pgd', 'fgsm'\)"):
+        AttackedImagesDisplay.from_estimator(None, images, [0, 1], eps=1, attack="x")
+    y = np.array([0, 1])
+    net = RegularizedNetClassifier(max_epochs=1).fit(images, y)
+    wrong = 1 - net.predict(images)
+    with pytest.raises(ValueError, match="gets none of the 2 images right"):
+        AttackedImagesDisplay.from_estimator(net, images, wrong, eps=0.1)
+
+
+# Predictions during training
+
+
+@pytest.fixture
+def evolution(rng):
+    return PredictionEvolutionDisplay(
+        x=np.linspace(-1, 1, 20),
+        predictions={"none": rng.random((2, 5, 20)), "dropout": rng.random((5, 20))},
+        epochs=[10, 20, 30, 40, 1000],
+        points={"train": ([-1, 0, 1], [0, 1, 2]), "test": ([0.5], [-1])},
+        truth=np.linspace(-2, 2, 20),
+    )
+
+
+def test_one_frame(evolution):
+    assert evolution.plot() is evolution
+    assert evolution.ax_.get_title() == "Epoch 1,000"
+    assert evolution.axes_ is None
+    (lines,) = evolution.lines_
+    expected = evolution.predictions["none"].mean(axis=0)[-1]
+    assert_allclose(lines["none"].get_ydata(), expected)
+    assert_allclose(lines["dropout"].get_ydata(), evolution.predictions["dropout"][-1])
+    assert lines["none"].get_linestyle() != lines["dropout"].get_linestyle()
+    assert len(evolution.ax_.collections) == 1  # the band of the net with two seeds
+    drawn = [line.get_xydata().tolist() for line in evolution.ax_.lines]
+    assert [[-1, 0], [0, 1], [1, 2]] in drawn
+    assert [[0.5, -1]] in drawn
+    texts = legend_texts(evolution.ax_.get_legend())
+    assert texts[:1] + sorted(texts[1:]) == [
+        "none",
+        "dropout",
+        "test",
+        "train",
+        "truth",
+    ]
+    assert_texts_are_legible(evolution.figure_)
+    assert evolution.plot(frames=1).ax_.get_title() == "Epoch 20"
+
+
+def test_several_frames_have_one_scale(evolution):
+    evolution.plot(frames=(0, 2, -1))
+    assert [ax.get_title() for ax in evolution.axes_] == [
+        *("Epoch 10", "Epoch 30", "Epoch 1,000")
+    ]
+    assert len({ax.get_ylim() for ax in evolution.axes_}) == 1
+    assert evolution.ax_ is None
+    for frame, lines in zip((0, 2, 4), evolution.lines_, strict=True):
+        expected = evolution.predictions["dropout"][frame]
+        assert_array_equal(lines["dropout"].get_ydata(), expected)
+    figure, axes = plt.subplots(1, 2)
+    assert evolution.plot(axes, frames=[0, 1]).figure_ is figure
+    with pytest.raises(TypeError, match="one matplotlib Axes for each of 3 frames"):
+        evolution.plot(axes, frames=[0, 1, 2])
+    with pytest.raises(TypeError, match="ax must be None or one"):
+        evolution.plot([1], frames=[0])
+    for frames in (5, [-6], [0.5]):
+        with pytest.raises(ValueError, match="frames must count the 5 frames from 0"):
+            evolution.plot(frames=frames)
+
+
+def test_limits_are_those_of_the_data_whatever_a_net_predicts():
+    display = PredictionEvolutionDisplay(
+        x=[0, 1],
+        predictions={"net": [[0, 1e6], [0, np.nan]]},
+        epochs=[1, 2],
+        points={"train": ([0, 1], [-1, 1])},
+    )
+    low, high = display.plot(frames=0).ax_.get_ylim()
+    assert -2 < low < -1 < 1 < high < 2
+    alone = PredictionEvolutionDisplay(
+        x=[0, 1], predictions={"net": [[3, 3], [3, 3]]}, epochs=[1, 2]
+    )
+    low, high = alone.plot().ax_.get_ylim()
+    assert low < 3 < high
+
+
+def test_animation_as_gif(evolution, tmp_path):
+    path = evolution.save(tmp_path / "a.gif", interval=200, dpi=50)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.gif"]
+    assert not plt.get_fignums()
+    with Image.open(path) as gif:
+        assert gif.n_frames == 5
+        assert gif.size == (350, 200)
+        assert gif.info["loop"] == 0
+        frames, times = [], []
+        for i in range(5):
+            gif.seek(i)
+            frames.append(np.asarray(gif.convert("RGB")))
+            times.append(gif.info["duration"])
+    assert times == [200] * 4 + [800]
+    assert all((frame[0, 0] == 255).all() for frame in frames)  # paper stays white
+    assert len({frame.tobytes() for frame in frames}) == 5
+    # The first frame is what a still shows.
+    figure = plt.figure(figsize=(7, 4), dpi=50, layout="constrained")
+    evolution.plot(figure.add_subplot(), frames=0)
+    figure.canvas.draw()
+    still = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
+    assert np.abs(still - frames[0]).mean() < 2
+
+
+def test_animation_as_a_page_that_needs_nothing_else(evolution, tmp_path):
+    path = evolution.save(tmp_path / "a.html", dpi=50)
+    page = path.read_text()
+    assert page.count("data:image/png;base64,") == 6  # five, and the first at once
+    assert '"Epoch 10", "Epoch 20"' in page
+    assert "http" not in page
+    assert "%(" not in page
+
+
+def test_a_file_is_there_whole_or_not_at_all(evolution, tmp_path, monkeypatch):
+    path = tmp_path / "a.gif"
+    path.write_bytes(b"old")
+
+    def fail(*args):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="full"):
+        evolution.save(path, dpi=30)
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.gif"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "match"),
+    [
+        ("a.mp4", {}, r"path must end in .gif or .html; got .*a.mp4"),
+        (
+            "a.gif",
+            {"interval": 0},
+            "interval must be a positive number of milliseconds",
+        ),
+        ("a.gif", {"dpi": -1}, "dpi must be"),
+    ],
+)
+def test_animation_errors(evolution, tmp_path, name, options, match):
+    with pytest.raises(ValueError, match=match):
+        evolution.save(tmp_path / name, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_evolution_from_estimators():
+    X, y = make_noisy_line(6, random_state=0)
+    nets = {
+        "net": RegularizedNetRegressor(max_epochs=25, random_state=0, lr=0.1),
+        "penalty": [
+            RegularizedNetRegressor(max_epochs=25, random_state=seed, lambda2=0.1)
+            for seed in (0, 1)
+        ],
+    }
+    display = PredictionEvolutionDisplay.from_estimator(
+        nets, X, y, every=10, test=(X[:2], y[:2]), truth=np.square, frames=(0, -1)
+    )
+    assert display.epochs.tolist() == [10, 20]
+    assert display.predictions["net"].shape == (1, 2, 200)
+    assert display.predictions["penalty"].shape == (2, 2, 200)
+    assert_allclose(display.truth, display.x**2)
+    assert_array_equal(display.points["train"], [X[:, 0], y])
+    after_20 = clone(nets["net"]).set_params(max_epochs=20).fit(X, y)
+    grid = display.x[:, None].astype(np.float32)
+    assert_allclose(display.predictions["net"][0, 1], after_20.predict(grid), rtol=1e-4)
+    assert not nets["net"].initialized_
+    with pytest.raises(
+        ValueError, match="every must be a positive integer that is at "
+    ):
+        PredictionEvolutionDisplay.from_estimator(nets, X, y, every=26)
+    nets["net"].set_params(max_epochs=50)
+    with pytest.raises(ValueError, match="the same number of epochs"):
+        PredictionEvolutionDisplay.from_estimator(nets, X, y, every=10)
+    with pytest.raises(
+        ValueError, match=r"X must hold numbers, in shape \(n_samples, 1"
+    ):
+        PredictionEvolutionDisplay.from_estimator(nets["net"], [[1, 2]], [1], every=1)
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"x": [[0, 1]]}, "x must hold numbers"),
+        (
+            {"epochs": [1]},
+            r"predictions\['net'\] must .* \(1, 2\) or \(n_seeds, 1, 2\)",
+        ),
+        ({"truth": [1]}, r"truth must hold numbers, in shape \(2,\)"),
+        ({"points": {"train": [1, 2]}}, r"points\['train'\] must .* \(2, n_samples\)"),
+        ({"predictions": {}}, "predictions must be a non-empty mapping"),
+    ],
+)
+def test_evolution_errors(params, match):
+    params = {
+        "x": [0, 1],
+        "predictions": {"net": [[0, 1]] * 3},
+        "epochs": [1, 2, 3],
+    } | (params)
+    with pytest.raises(ValueError, match=match):
+        PredictionEvolutionDisplay(**params)
+
+
+# Searches
+
+
+def make_heat_map(**params):
+    params = {
+        "scores": [[0.1, 0.2, np.nan], [0.3, 0.9, 0.4]],
+        "row_name": "lambda1",
+        "row_values": [0, 1e-3],
+        "column_name": "optimizer",
+        "column_values": [torch.optim.SGD, None, "adam"],
+        **params,
+    }
+    return HeatMapDisplay(**params)
+
+
+def test_heat_map_shows_each_score_and_frames_the_best():
+    display = make_heat_map(errors=np.full((2, 3), 0.0123))
+    assert display.plot() is display
+    assert display.best_ == (1e-3, None, 0.9)
+    assert display.texts_[1, 1].get_text() == "0.900\n\N{PLUS-MINUS SIGN} 0.012"
+    assert display.texts_[0, 2] is None
+    assert display.texts_[1, 0].get_position() == (0, 1)
+    frames = [patch for patch in display.ax_.patches if not patch.get_fill()]
+    assert_allclose([frame.get_center() for frame in frames], 1)
+    ticks = [t.get_text() for t in display.ax_.get_xticklabels()]
+    assert ticks == ["SGD", "None", "adam"]
+    assert [t.get_text() for t in display.ax_.get_yticklabels()] == ["0", "0.001"]
+    assert display.ax_.get_ylim()[0] < display.ax_.get_ylim()[1]
+    assert display.colorbar_.ax.get_ylabel() == "Score"
+    assert_texts_are_legible(display.figure_)
+    _, ax = plt.subplots()
+    large = make_heat_map(scores=1e4 * display.scores).plot(ax)
+    assert large.ax_ is ax
+    assert large.texts_[1, 1].get_text() == "9000"
+
+
+@pytest.mark.parametrize("cmap", ["cividis", "viridis", "gray"])
+def test_scores_are_legible_on_their_colours(cmap):
+    scores = np.linspace(0, 1, 12).reshape(2, 6)
+    display = make_heat_map(scores=scores, column_values=range(6)).plot(cmap=cmap)
+    for score, text in zip(scores.flat, display.texts_.flat, strict=True):
+        ground, ink = (
+            0.05 + relative_luminance(color)
+            for color in (display.image_.to_rgba(score), to_rgba(text.get_color()))
+        )
+        assert max(ground, ink) / min(ground, ink) > 4  # of 21, black on white
+
+
+def relative_luminance(color):
+    rgb = np.array(color[:3])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+@pytest.fixture(scope="module")
+def search(iris):
+    net = RegularizedNetClassifier(max_epochs=3, lr=0.01, random_state=0)
+    grid = {"lambda2": [1e-2, 0, 1e-3], "lambda1": [0, 1e-2], "batch_size": [16]}
+    scoring = ["accuracy", "neg_log_loss"]
+    options = {"cv": 3, "return_train_score": True, "refit": False}
+    return GridSearchCV(net, grid, scoring=scoring, **options).fit(*iris)
+
+
+def test_heat_map_from_a_search(search):
+    results = search.cv_results_
+    display = HeatMapDisplay.from_cv_results(results, metric="neg_log_loss")
+    # In the order in which the search names them: GridSearchCV sorts.
+    assert (display.row_name, display.column_name) == ("lambda1", "lambda2")
+    assert display.column_values == [0, 1e-3, 1e-2]  # ascending
+    assert display.score_name == "Neg log loss"
+    for candidate, mean, std in zip(
+        results["params"],
+        results["mean_test_neg_log_loss"],
+        results["std_test_neg_log_loss"],
+        strict=True,
+    ):
+        row = [0, 1e-2].index(candidate["lambda1"])
+        column = [0, 1e-3, 1e-2].index(candidate["lambda2"])
+        assert_allclose(display.scores[row, column], mean)
+        # numpy's deviation divides by n, a standard error by n - 1.
+        assert_allclose(display.errors[row, column], std / np.sqrt(2))
+    best = results["params"][np.argmax(results["mean_test_neg_log_loss"])]
+    assert display.best_[:2] == (best["lambda1"], best["lambda2"])
+    turned = HeatMapDisplay.from_cv_results(
+        pd.DataFrame(results), metric="neg_log_loss", row="lambda2"
+    )
+    assert_array_equal(turned.scores, display.scores.T)
+
+
+def test_of_further_parameters_the_best_value_is_drawn(iris):
+    grid = {"C": [1e-3, 1], "tol": [1e-2, 1e-3], "fit_intercept": [True, False]}
+    search = GridSearchCV(LogisticRegression(max_iter=500), grid, cv=3).fit(*iris)
+    results = search.cv_results_
+    display = HeatMapDisplay.from_cv_results(results, row="tol", column="C")
+    scores = pd.DataFrame(results["params"]).assign(score=results["mean_test_score"])
+    best, worst = (
+        scores.pivot_table("score", "tol", "C", aggfunc=which)
+        for which in ("max", "min")
+    )
+    assert_allclose(display.scores, best)
+    assert (best != worst).any(axis=None)
+
+
+def test_heat_map_of_failed_fits_has_empty_cells(iris):
+    grid = {"lambda1": [0, -1], "lambda2": [0, 1e-3]}
+    net = RegularizedNetClassifier(max_epochs=1)
+    search = GridSearchCV(net, grid, cv=2, refit=False)
+    with pytest.warns(FitFailedWarning), pytest.warns(UserWarning, match="non-finite"):
+        search.fit(*iris)
+    display = HeatMapDisplay.from_cv_results(search.cv_results_)
+    assert_array_equal(np.isnan(display.scores), [[True, True], [False, False]])
+    assert display.row_values == [-1, 0]
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "match"),
+    [
+        (
+            {"metric": "recall"},
+            KeyError,
+            "no test scores of 'recall'; it has those of ",
+        ),
+        ({"row": "lambda3"}, KeyError, "'lambda3' is no parameter of the search"),
+        ({"row": "lambda1", "column": "lambda1"}, ValueError, "needs two parameters"),
+    ],
+)
+def test_errors_of_heat_maps_of_searches(search, params, error, match):
+    params = {"metric": "accuracy"} | params
+    with pytest.raises(error, match=match):
+        HeatMapDisplay.from_cv_results(search.cv_results_, **params)
+
+
+def test_heat_map_errors():
+    with pytest.raises(ValueError, match=r"scores must hold .* shape \(1, 3\)"):
+        make_heat_map(row_values=[0])
+    with pytest.raises(
+        ValueError, match=r"errors must hold numbers, in shape \(2, 3\)"
+    ):
+        make_heat_map(errors=[1, 2])
+    with pytest.raises(ValueError, match="scores must hold at least one finite number"):
+        make_heat_map(scores=np.full((2, 3), np.nan))
+
+
+# Validation curves
+
+
+def make_validation_curve(rng, values=(0, 1e-4, 1e-3, 1e-2), **params):
+    shape = len(values), 5
+    scores = {"train_scores": rng.random(shape), "test_scores": rng.random(shape)}
+    params = {"param_name": "lambda2", "param_range": values, **scores, **params}
+    return ValidationCurveDisplay(**params)
+
+
+def test_validation_curve_is_the_mean_with_standard_errors(rng):
+    display = make_validation_curve(rng, score_name="Accuracy")
+    assert display.plot() is display
+    values = np.array([0, 1e-4, 1e-3, 1e-2])
+    parts = display.train_scores, display.test_scores
+    for line, band, scores in zip(
+        display.lines_, display.fill_between_, parts, strict=True
+    ):
+        mean, error = scores.mean(axis=1), scores.std(axis=1, ddof=1) / np.sqrt(5)
+        assert_array_equal(line.get_xdata(), values)
+        assert_allclose(line.get_ydata(), mean)
+        vertices = band.get_paths()[0].vertices
+        for i, value in enumerate(values):
+            low, high = np.sort(vertices[vertices[:, 0] == value, 1])[[0, -1]]
+            assert_allclose([low, high], [mean[i] - error[i], mean[i] + error[i]])
+    assert [line.get_linestyle() for line in display.lines_] == ["-", "--"]
+    best = display.test_scores.mean(axis=1).argmax()
+    assert display.best_ == (values[best], display.test_scores.mean(axis=1)[best])
+    texts = legend_texts(display.ax_.get_legend())
+    assert texts == ["train", "validation", "best validation"]
+    assert display.ax_.get_ylabel() == "Accuracy"
+    assert_texts_are_legible(display.figure_)
+
+
+def test_zero_has_a_place_on_the_logarithmic_axis(rng):
+    display = make_validation_curve(rng).plot()
+    places = display.ax_.transData.transform([(v, 0.5) for v in display.param_range])
+    left, right = display.ax_.bbox.intervalx
+    gaps = np.diff([left, *places[:, 0], right])
+    assert gaps.min() > 0.02 * (right - left)
+    assert gaps[1:-1].max() < 2.5 * gaps[1:-1].min()
+
+
+def test_errors_are_drawn_as_bars_or_negated_or_not_at_all(rng):
+    display = make_validation_curve(rng).plot(std_display_style="errorbar")
+    assert display.fill_between_ is None
+    (bars,) = display.errorbar_[1][2]
+    error = display.test_scores.std(axis=1, ddof=1) / np.sqrt(5)
+    heights = [np.ptp(segment[:, 1]) for segment in bars.get_segments()]
+    assert_allclose(heights, 2 * error)
+    display.plot(std_display_style=None, score_type="test", negate_score=True)
+    assert display.fill_between_ is display.errorbar_ is None
+    (line,) = display.lines_
+    means = -display.test_scores.mean(axis=1)
+    assert_allclose(line.get_ydata(), means)
+    assert_allclose(display.best_[1], means.min())
+    display.plot(show_best=False, score_type="train", color="red")
+    assert legend_texts(display.ax_.get_legend()) == ["train"]
+    assert display.lines_[0].get_color() == "red"
+    with pytest.raises(ValueError, match="std_display_style must be 'fill_between'"):
+        display.plot(std_display_style="std")
+
+
+def test_validation_curve_from_estimator_is_that_of_scikit_learn(iris):
+    net = LogisticRegression(max_iter=500)
+    params = {"param_name": "C", "param_range": [0.01, 1, 100], "cv": 3}
+    display = ValidationCurveDisplay.from_estimator(net, *iris, **params)
+    assert isinstance(display, ValidationCurveDisplay)
+    train, test = validation_curve(net, *iris, **params)
+    assert_allclose(display.lines_[0].get_ydata(), train.mean(axis=1))
+    assert_allclose(display.lines_[1].get_ydata(), test.mean(axis=1))
+    assert display.ax_.get_xscale() == "log"
+
+
+@pytest.mark.parametrize("has_train", [True, False])
+def test_validation_curve_from_a_search(iris, has_train):
+    net = RegularizedNetClassifier(max_epochs=3, lr=0.01, random_state=0)
+    search = GridSearchCV(
+        net, {"lambda2": [0.1, 0, 1e-3]}, cv=3, return_train_score=has_train
+    ).fit(*iris)
+    display = ValidationCurveDisplay.from_cv_results(search.cv_results_)
+    assert display.param_range.tolist() == [0, 1e-3, 0.1]
+    expected = search.cv_results_["mean_test_score"][[1, 2, 0]]
+    assert_allclose(display.lines_[-1].get_ydata(), expected)
+    assert display.best_[0] == search.best_params_["lambda2"]
+    assert len(display.lines_) == (2 if has_train else 1)
+
+
+def test_errors_of_validation_curves_of_searches(search):
+    with pytest.raises(
+        ValueError, match=r"one parameter, but .* \['lambda1', 'lambda2'"
+    ):
+        ValidationCurveDisplay.from_cv_results(search.cv_results_, metric="accuracy")

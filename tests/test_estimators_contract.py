@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 import sys
+import warnings
 
 import joblib
 import numpy as np
@@ -13,6 +14,7 @@ import sklearn
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
@@ -41,12 +43,16 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted
+from skorch.callbacks import EpochTimer
+from skorch.dataset import ValidSplit
 from torch import nn
-from torch.utils.data import Subset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
+from skreg.modules import MLP, AnimalNetDropout
 from skreg.transforms import RandomFlip
 
 SGD = {"optimizer": torch.optim.SGD, "lr": 0.05, "optimizer__momentum": 0.9}
@@ -94,10 +100,28 @@ def test_estimator_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
 
-def failed_checks(estimator):
+@pytest.mark.parametrize(
+    "check",
+    [
+        estimator_checks.check_dataframe_column_names_consistency,
+        estimator_checks.check_inplace_ensure_writeable,
+    ],
+)
+@pytest.mark.parametrize("net", [RegularizedNetClassifier, RegularizedNetRegressor])
+def test_checks_that_scikit_learn_keeps_for_its_own(net, check):
+    check(net.__name__, net(random_state=0))
+
+
+def failed_checks(estimator, name, record_property=None):
     results = check_estimator(estimator, on_fail=None, on_skip=None)
     assert len(results) > 40
-    return {r["check_name"] for r in results if r["status"] in ("failed", "xfail")}
+    assert not [r for r in results if r["status"] == "skipped"]
+    failed = {r["check_name"] for r in results if r["status"] != "passed"}
+    if record_property:
+        passed = sum(r["status"] == "passed" for r in results)
+        counts = f"{name}: {passed} passed, {len(results) - passed} failed"
+        record_property("checks", f"{counts} {sorted(failed) or ''}")
+    return failed
 
 
 @pytest.mark.filterwarnings("ignore")  # what the checks provoke; failures are counted
@@ -105,13 +129,59 @@ def failed_checks(estimator):
     ("ours", "peer"),
     [(RegularizedNetClassifier, LogisticRegression), (RegularizedNetRegressor, Ridge)],
 )
-def test_pipelines_fail_no_check_that_those_of_scikit_learn_pass(ours, peer):
+def test_pipelines_fail_no_check_that_those_of_scikit_learn_pass(
+    ours, peer, record_property
+):
     """Any Pipeline replaces the list ``steps`` in fit, which two checks object to."""
-    of_pipelines = failed_checks(make_pipeline(StandardScaler(), peer()))
-    assert failed_checks(make_pipeline(StandardScaler(), ours(random_state=0))) <= (
+    of_pipelines = failed_checks(make_pipeline(StandardScaler(), peer()), "peer")
+    pipeline = make_pipeline(StandardScaler(), ours(random_state=0))
+    assert failed_checks(pipeline, f"Pipeline of {ours.__name__}", record_property) <= (
         of_pipelines
         & {"check_dont_overwrite_parameters", "check_estimators_overwrite_params"}
     )
+
+
+@pytest.mark.cuda
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("device", ["cuda", "auto"])
+@pytest.mark.parametrize("ours", [RegularizedNetClassifier, RegularizedNetRegressor])
+def test_estimator_checks_pass_on_cuda(cuda, ours, device, record_property):
+    name = f"{ours.__name__}(device={device!r})"
+    assert not failed_checks(ours(device=device), name, record_property)
+
+
+class ByName(nn.Module):
+    def __init__(self, out_features):
+        super().__init__()
+        self.fc = nn.Linear(4, out_features)
+
+    def forward(self, inputs):
+        return self.fc(inputs)
+
+
+@pytest.mark.parametrize("net", [RegularizedNetClassifier, RegularizedNetRegressor])
+def test_tags_are_true(iris, net):
+    X, y = iris[0].astype(np.float32), iris[1]
+    n_outputs = 3 if net is RegularizedNetClassifier else 1
+    accepted = {
+        "two_d_array": (net(max_epochs=1), X),
+        "three_d_array": (net(max_epochs=1), X.reshape(150, 2, 2)),
+        "dict": (net(ByName(n_outputs), max_epochs=1), {"inputs": X}),
+    }
+    refused = {
+        "one_d_array": X[:, 0],
+        "sparse": csr_array(X),
+        "string": np.full((150, 2), "a"),
+        "allow_nan": np.where(X > 0, np.nan, X),
+    }
+    tags = net().__sklearn_tags__().input_tags
+    for tag, (estimator, data) in accepted.items():
+        assert getattr(tags, tag), tag
+        assert estimator.fit(data, y).predict(data).shape == (150,)
+    for tag, data in refused.items():
+        assert not getattr(tags, tag), tag
+        with pytest.raises((TypeError, ValueError)):
+            net().fit(data, y)
 
 
 # -- weights of samples and classes -------------------------------------------------
@@ -196,6 +266,73 @@ def test_weights_survive_the_validation_split(iris):
     weighted = small(**split).fit(X, y, zero_or_one)
     dropped = small(**split).fit(X[1::2], y[1::2])
     assert equal_weights(weighted, dropped)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, list, pd.Series, torch.from_numpy])
+def test_groups_follow_the_samples_that_have_weight(iris, kind):
+    X, y = iris
+    zero_or_one, groups = (np.arange(150) % 4 > 0).astype(float), np.arange(150) % 3
+    params = {"train_split": ValidSplit(GroupKFold(3))}
+    weighted = small(**params).fit(X, y, zero_or_one, groups=kind(groups))
+    rows = zero_or_one > 0
+    dropped = small(**params).fit(X[rows], y[rows], groups=groups[rows])
+    assert equal_weights(weighted, dropped)
+    assert weighted.history[:, "valid_loss"] == dropped.history[:, "valid_loss"]
+
+
+def test_other_fit_params_follow_the_samples_too(iris):
+    X, y = iris
+    seen = {}
+
+    def split(dataset, y=None, *, months, name, table):
+        seen.update(months=months, name=name, table=table)
+        return Subset(dataset, range(50)), None
+
+    class Named(MLP):
+        def forward(self, x, months=None, name=None, table=None):
+            return super().forward(x)
+
+    net = small(module=Named, train_split=split)
+    weight = np.arange(150) % 2
+    table, name = {"a": 1}, "n" * 150
+    net.fit(X, y, weight, months=list(range(150)), name=name, table=table)
+    assert list(seen["months"]) == list(range(1, 150, 2))
+    assert seen["name"] is name
+    assert seen["table"] is table
+
+
+def test_groups_are_held_out_as_a_whole_by_early_stopping(iris):
+    X, y = iris
+    groups, held_out = np.arange(150) // 10, []
+
+    class Spy(RegularizedNetClassifier):
+        def get_split_datasets(self, X, y=None, **fit_params):
+            train, valid = super().get_split_datasets(X, y, **fit_params)
+            held_out.extend([train.X, valid.X])
+            return train, valid
+
+    Spy(early_stopping=True, max_epochs=1, random_state=0).fit(X, y, groups=groups)
+    rows = [{tuple(row) for row in part} for part in held_out]
+    sides = [{g for x, g in zip(X, groups, strict=True) if tuple(x) in r} for r in rows]
+    assert len(held_out[1]) == 20  # two of fifteen groups
+    assert len(sides[1] - sides[0]) == 2
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        small().fit(X, y, groups=groups[:-1])
+
+
+def test_a_class_of_weight_zero_is_a_class(iris):
+    """As for LogisticRegression: y tells the classes, whatever the weights."""
+    X, y = iris
+    labels, no_cats = np.array(["ape", "bee", "cat"])[y], (y < 2).astype(float)
+    net = small(max_epochs=40, lr=0.02).fit(X, labels, no_cats)
+    peer = LogisticRegression().fit(X, labels, no_cats)
+    assert list(net.classes_) == list(peer.classes_) == ["ape", "bee", "cat"]
+    assert net.predict_proba(X).shape == (150, 3)
+    assert net.score(X[:100], labels[:100]) == 1
+    told = small(max_epochs=40, lr=0.02, classes=["ape", "bee", "cat"])
+    assert equal_weights(net, told.fit(X[:100], labels[:100]))
+    with pytest.raises(ValueError, match="sample_weight leaves only 1 class: 'ape'"):
+        small().fit(X, labels, (y == 0).astype(float))
 
 
 def test_class_weight_is_a_weight_of_samples(iris):
@@ -370,6 +507,36 @@ def test_set_params_and_warm_start(iris):
     assert len(net.history) == 1
 
 
+def test_dropout_none_on_a_warm_net_is_the_dropout_of_the_module(iris):
+    X, y = iris
+    net = small(module=AnimalNetDropout, module__in_features=4, dropout=0.125)
+    net.fit(X, y)
+    layers = net.module_.dropout1, net.module_.dropout2
+    net.set_params(dropout=None).partial_fit(X, y)
+    assert [layer.p for layer in layers] == [0.5, 0.3]
+    layers[0].p = 0.25  # by hand, which nobody has asked to undo
+    pickle.loads(pickle.dumps(net)).partial_fit(X, y)
+    net.partial_fit(X, y)
+    assert [layer.p for layer in layers] == [0.25, 0.3]
+    net.set_params(dropout=0.75).partial_fit(X, y)
+    copied = pickle.loads(pickle.dumps(net)).set_params(dropout=None)
+    copied.partial_fit(X, y)
+    assert copied.module_.dropout1.p == 0.5
+
+
+def test_device_and_dtype_of_a_warm_net_wait(iris):
+    X, y = iris
+    net, peer = (small(device="cpu").fit(X, y) for _ in range(2))
+    net.set_params(dtype="float32", device="cuda:7")
+    assert np.array_equal(net.predict_proba(X), peer.predict_proba(X))
+    assert equal_weights(net.partial_fit(X, y), peer.partial_fit(X, y))
+    assert net.device_.type == "cpu"
+    with pytest.raises(ValueError, match="device='cuda:7' cannot be used"):
+        net.fit(X, y)
+    net.set_params(device="cpu").fit(X, y)
+    assert weights(net)[0].dtype == torch.float32
+
+
 def test_early_stopping_set_on_a_warm_net(iris):
     net = small(warm_start=True).fit(*iris)
     net.set_params(early_stopping=True, patience=0, max_epochs=500, lr=0.1).fit(*iris)
@@ -388,6 +555,74 @@ def test_unknown_parameters(iris):
         small().set_params(lamda=1)
     with pytest.raises(ValueError, match="unexpected argument"):
         small(modul__x=1).fit(*iris)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"module__nope": 1}, "module__nope=1 is no argument of module=MLP, .*activ"),
+        ({"optimizer__nope": 1}, "optimizer__nope=1 is no .*Adam, .*optimizer__betas"),
+        (
+            {"criterion__nope": 1},
+            "criterion__nope=1 is no .*CrossEntropyLoss, .*weight",
+        ),
+        ({"iterator_train__nope": 1}, "iterator_train__nope=1 is no .*num_workers"),
+        ({"iterator_valid__nope": 1}, "iterator_valid__nope=1 is no .*num_workers"),
+        ({"dataset__nope": 1}, "dataset__nope=1 is no .*dataset__length"),
+        ({"augment__nope": 1}, "augment__nope=1 is no .*augment=None, .* none"),
+        ({"callbacks__norm": None}, "callbacks__norm=None names no callback; .*norms"),
+        (
+            {"criterion": nn.CrossEntropyLoss(), "criterion__nope": 1},
+            "criterion__nope=1 is no argument of criterion=CrossEntropyLoss",
+        ),
+        (
+            {"augment": RandomFlip, "augment__nope": 1},
+            "augment=RandomFlip, which accepts augment__horizontal, augment__vertical",
+        ),
+        ({"module": nn.Bilinear}, "module=Bilinear cannot .*in1_features, module__in2"),
+        ({"module__a": 1, "lr": -1}, r"lr=-1 must be .*\n.*module__a=1 is no"),
+    ],
+)
+def test_arguments_that_components_do_not_take(iris, params, message):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        small(**params).fit(*iris)
+    net = small().fit(*iris).set_params(**params)
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        net.partial_fit(*iris)
+
+
+def test_arguments_that_components_do_take(iris):
+    class Open(MLP):
+        def __init__(self, in_features, out_features, **anything):
+            super().__init__(in_features, out_features)
+
+    net = small(
+        module=Open,
+        module__nope=1,
+        optimizer__param_groups=[("fc1.*", {"lr": 0.5})],
+        callbacks=[("mine", EpochTimer())],
+        callbacks__mine=None,
+        callbacks__early_stopping__patience=3,
+        iterator_train__drop_last=True,
+    )
+    assert net.fit(*iris).optimizer_.param_groups[0]["lr"] == 0.5
+
+
+def test_a_data_loader_is_no_data(iris):
+    X, y = iris
+    loader = DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(y)))
+    for call in (
+        lambda: small().fit(loader),
+        lambda: small().fit(loader, y),
+        lambda: small().partial_fit(loader),
+        lambda: small().fit(X, y, X_val=loader),
+        lambda: small().fit(X, y).predict(loader),
+    ):
+        with pytest.raises(
+            ValueError, match=r"is a DataLoader, .*batch_size=.*workers"
+        ):
+            call()
+    assert small().fit(loader.dataset).score(loader.dataset, y) > 0
 
 
 def test_partial_fit_with_classes(iris):
@@ -438,6 +673,26 @@ def test_round_trips(iris, tmp_path, way):
     assert equal_weights(unfitted.fit(X, y), small(**params).fit(X, y))
 
 
+@pytest.mark.parametrize("device", ["cuda", "auto"])
+def test_pickles_that_say_cuda_load_on_a_cpu(iris, device, monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device: real pickles are tested")
+    X, y = iris
+    net = small(early_stopping=True).fit(X, y).set_params(device=device)
+    net.device_ = torch.device("cuda")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        pickled = pickle.dumps(net)
+    assert b"cuda:0" in pickled
+    net.device_ = torch.device("cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # skorch says that the device has changed
+        loaded = pickle.loads(pickled)
+    assert loaded.device_.type == "cpu"
+    assert np.array_equal(loaded.predict_proba(X), net.predict_proba(X))
+    assert equal_weights(loaded.partial_fit(X, y), net.partial_fit(X, y))
+
+
 def test_clone_keeps_every_parameter():
     net = RegularizedNetRegressor(
         nn.Linear, module__in_features=3, lambda1=0.1, callbacks__norms=None, dropout=0
@@ -458,6 +713,58 @@ def test_save_and_load_params(iris, tmp_path, use_safetensors):
     other.load_params(f_params=file, use_safetensors=use_safetensors)
     assert np.array_equal(net.predict_proba(X), other.predict_proba(X))
     assert other.device == "auto"
+
+
+def test_weights_may_be_saved_and_loaded_before_there_are_data(iris, tmp_path):
+    X, y = iris
+    params = {"module": MLP, "module__in_features": 4, "module__out_features": 3}
+    saved, loaded = (small(**params, random_state=i).initialize() for i in (0, 1))
+    saved.save_params(f_params=tmp_path / "weights")
+    loaded.load_params(f_params=tmp_path / "weights")
+    assert equal_weights(saved, loaded)
+    probabilities = loaded.predict_proba(X)
+    assert probabilities.shape == (150, 3)
+    for call in (
+        loaded.predict,
+        lambda X: loaded.score(X, y),
+        lambda X: loaded.classes_,
+    ):
+        with pytest.raises(
+            NotFittedError, match="call fit, or set the parameter class"
+        ):
+            call(X)
+    with pytest.raises(NotFittedError):
+        check_is_fitted(loaded)
+    loaded.set_params(classes=["a", "b", "c"])
+    assert np.array_equal(
+        loaded.predict(X), np.array(["a", "b", "c"])[probabilities.argmax(axis=1)]
+    )
+    value = {"module": MLP, "module__in_features": 4, "module__out_features": 1}
+    with pytest.raises(NotFittedError):
+        RegularizedNetRegressor(**value).initialize().predict(X)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("regression", [False, True])
+def test_training_goes_on_from_loaded_weights(iris, dtype, regression):
+    """Fine-tuning, as with skorch: initialize, load_params, partial_fit."""
+    X, y = iris[0].astype(dtype), iris[1]
+    make, n_outputs = (small_regressor, 1) if regression else (small, 3)
+    net = make(module=MLP(4, n_outputs), max_epochs=2).initialize()
+    start = copy.deepcopy(net.module_)
+    with pytest.raises(NotFittedError):
+        net.predict(X)
+    for _ in range(2):
+        net.partial_fit(X, y)
+    assert weights(net)[0].dtype == torch.from_numpy(X).dtype
+    assert equal_weights(net, make(module=start, max_epochs=4).fit(X, y))
+    assert net.n_features_in_ == 4
+    with pytest.raises(ValueError, match="X has 3 features"):
+        net.partial_fit(X[:, :3], y)
+    warm = make(module=MLP(4, n_outputs), warm_start=True, max_epochs=0).initialize()
+    before = copy.deepcopy(warm.module_).to(torch.from_numpy(X).dtype)
+    warm.fit(X, y)
+    assert all(map(torch.equal, warm.module_.parameters(), before.parameters()))
 
 
 def test_html_and_text_representation(iris):
@@ -488,6 +795,27 @@ def test_sample_weight_and_groups_are_routed(iris):
     assert not equal_weights(pipeline[-1], unweighted[-1])
     best = small(lambda1=search.best_params_["regularizednetclassifier__lambda1"])
     assert equal_weights(search.best_estimator_[-1], best.fit(scaled, y, sample_weight))
+
+
+def test_groups_reach_the_train_split_of_a_net_that_asks_for_them(iris):
+    X, y = iris
+    groups = np.arange(len(y)) % 5
+    params = {"train_split": ValidSplit(GroupKFold(2))}
+    with sklearn.config_context(enable_metadata_routing=True):
+        asking = small(**params).set_fit_request(groups=True)
+        search = GridSearchCV(asking, {"lambda1": [0.1]}, cv=GroupKFold(3))
+        search.fit(X, y, groups=groups)
+        pipeline = make_pipeline(asking).fit(X, y, groups=groups)
+    alone = small(lambda1=0.1, **params).fit(X, y, groups=groups)
+    assert equal_weights(search.best_estimator_, alone)
+    assert (
+        alone.history[:, "valid_loss"]
+        == (search.best_estimator_.history[:, "valid_loss"])
+    )
+    assert equal_weights(pipeline[0], small(**params).fit(X, y, groups=groups))
+    by_name = make_pipeline(small(**params))
+    by_name.fit(X, y, regularizednetclassifier__groups=groups)
+    assert equal_weights(by_name[0], pipeline[0])
 
 
 # -- scikit-learn's callbacks -------------------------------------------------------
@@ -552,6 +880,18 @@ def test_scoring_monitor_scores_every_epoch(iris):
     assert len(epochs) >= 5
     assert net.score(X, y) in set(epochs["accuracy"])
     assert set(scores) <= set(epochs["accuracy"])
+
+
+@callback_api
+def test_scoring_monitor_follows_the_fits_of_a_search(iris):
+    from sklearn.callback import ScoringMonitor
+
+    monitor = ScoringMonitor(scoring="accuracy")
+    net = small(max_epochs=3).set_callbacks(monitor)
+    GridSearchCV(net, {"lambda1": [0, 0.1]}, cv=2).fit(*iris)
+    log = monitor.get_logs().data_as_pandas
+    assert len(log) == 5 * (3 + 1)  # of each fit: its epochs, and the whole
+    assert log["accuracy"].between(0, 1).all()
 
 
 @callback_api
@@ -669,7 +1009,8 @@ def sequential_search(iris):
 def test_grid_search_scores_do_not_depend_on_n_jobs(
     iris, sequential_search, backend, n_jobs
 ):
-    with joblib.parallel_config(backend, n_jobs=n_jobs):
+    # Arrays of more than a kilobyte reach other processes as read-only memory maps.
+    with joblib.parallel_config(backend, n_jobs=n_jobs, max_nbytes="1K"):
         search = GridSearchCV(small(), GRID, cv=3).fit(*iris)
     scores = [
         name for name in search.cv_results_ if "score" in name and "time" not in name
@@ -735,9 +1076,37 @@ SEARCHES = {
 
 @pytest.mark.parametrize("kind", SEARCHES)
 def test_searches_do_not_depend_on_n_jobs(iris, kind):
-    one, two = (SEARCHES[kind](*iris, n_jobs) for n_jobs in (1, 2))
-    assert np.array_equal(one, two)
+    one = SEARCHES[kind](*iris, 1)
     assert np.isfinite(one).all()
+    for backend, n_jobs in BACKENDS:
+        with joblib.parallel_config(backend):
+            assert np.array_equal(one, SEARCHES[kind](*iris, n_jobs)), backend
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"lambda1": [0, 0.1]},
+        {"lambda2": [0, 0.1]},
+        {"dropout": [0, 0.5]},
+        {"lr": [1e-3, 1e-1]},
+        {"optimizer": [torch.optim.Adam, torch.optim.RMSprop]},
+        {"hidden_layer_sizes": [4, (8, 8)]},
+        {"augment": [None, RandomFlip(0.5, 0.5)]},
+    ],
+    ids=lambda grid: next(iter(grid)),
+)
+def test_each_parameter_is_searched_alike_in_threads(images, grid):
+    searches = [
+        GridSearchCV(small(lr=0.01), grid, cv=2, scoring="neg_log_loss", n_jobs=n_jobs)
+        for n_jobs in (1, 2)
+    ]
+    with joblib.parallel_config("threading"):
+        for search in searches:
+            search.fit(*images)
+    one, two = (search.cv_results_["mean_test_score"] for search in searches)
+    assert one[0] != one[1]  # the parameter does something
+    assert np.array_equal(one, two)
 
 
 def test_halving_over_epochs(iris):
@@ -830,6 +1199,41 @@ def test_pickles_of_cuda_load_where_there_is_none(cuda, iris, tmp_path):
         )
         environment = {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": ":".join(sys.path)}
         subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+@pytest.mark.cuda
+def test_pickles_of_a_cpu_go_on_on_cuda(cuda, iris):
+    X, y = iris
+    net = small(device="auto", max_epochs=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        net.fit(X, y)
+        assert net.device_.type == "cpu"
+        expected, pickled = net.predict_proba(X), pickle.dumps(net)
+    loaded = pickle.loads(pickled)
+    assert loaded.device_.type == "cuda"
+    assert next(loaded.module_.parameters()).device.type == "cuda"
+    np.testing.assert_allclose(loaded.predict_proba(X), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        loaded.partial_fit(X, y).predict_proba(X),
+        small(device="cpu", max_epochs=4).fit(X, y).predict_proba(X),
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.cuda
+def test_weights_saved_on_one_device_load_on_the_other(cuda, iris, tmp_path):
+    X, y = iris
+    for safe in (False, True):
+        for source, target in (("cuda", "cpu"), ("cpu", "cuda")):
+            net = small(device=source).fit(X, y)
+            net.save_params(f_params=tmp_path / "weights", use_safetensors=safe)
+            other = small(device=target, random_state=1).fit(X, y)
+            other.load_params(f_params=tmp_path / "weights", use_safetensors=safe)
+            assert next(other.module_.parameters()).device.type == target
+            np.testing.assert_allclose(
+                other.predict_proba(X), net.predict_proba(X), rtol=1e-6
+            )
 
 
 @pytest.mark.cuda

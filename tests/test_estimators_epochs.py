@@ -1,15 +1,18 @@
-"""Two ways through an epoch, with and without skorch's hooks, and one result."""
+"""The ways through an epoch, with hooks, without, and without autograd: one result."""
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_iris
 from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, LRScheduler
+from torch import nn
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
 from skreg.callbacks import AccuracyTracker
+from skreg.estimators import _base
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._epochs import BATCH_METHODS, is_lean
+from skreg.modules import MLP, AnimalNet, AnimalNetDropout, BigAnimalNet
 from skreg.transforms import GaussianNoise
 
 
@@ -26,6 +29,59 @@ class SeesBatches(Callback):
         pass
 
 
+def _course_net(net):
+    def make(in_features, out_features):
+        return net(in_features, out_features)
+
+    return make
+
+
+def sequential(in_features, out_features):
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(in_features, 6, bias=False),
+        nn.LeakyReLU(0.2),
+        nn.Dropout(),
+        nn.Linear(6, 5),
+        nn.Sigmoid(),
+        nn.Identity(),
+        nn.Linear(5, out_features),
+    )
+
+
+def convolutional(in_features, out_features):
+    convolution = nn.Conv1d(1, 2, 3)
+    return nn.Sequential(
+        nn.Unflatten(1, (1, in_features)),
+        convolution,
+        nn.Flatten(),
+        nn.Linear(2 * (in_features - 2), out_features),
+    )
+
+
+def with_hook(in_features, out_features):
+    module = MLP(in_features, out_features)
+    module.fc2.register_forward_hook(lambda layer, args, outputs: 2 * outputs)
+    return module
+
+
+def frozen(in_features, out_features):
+    module = MLP(in_features, out_features)
+    module.fc1.requires_grad_(False)
+    return module
+
+
+def tied(in_features, out_features):
+    module = MLP(in_features, out_features, (in_features, in_features))
+    module.fc2.weight = module.fc1.weight
+    return module
+
+
+class Normalized(MLP):
+    def forward(self, x):
+        return nn.functional.normalize(super().forward(x))
+
+
 class WasLean(Callback):
     def on_train_begin(self, net, **kwargs):
         self.lean_ = net._session.lean
@@ -40,24 +96,31 @@ def fit(data, make=RegularizedNetClassifier, callbacks=(), **params):
     return net, was.lean_
 
 
-@pytest.mark.parametrize(
-    "params",
-    [
-        {},
-        {"lambda1": 1e-2, "lambda2": 1e-2, "batch_size": 16, "dropout": 0.5},
-        {"early_stopping": True, "patience": 1, "batch_size": -1},
-        {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9, "lr": 0.1},
-        {"augment": GaussianNoise(0.5), "class_weight": "balanced"},
-        {"optimizer": torch.optim.RMSprop, "iterator_train__drop_last": True},
-        {"iterator_train": torch.utils.data.DataLoader, "batch_size": 32},
-        {"make": RegularizedNetRegressor, "lambda2": 0.1},
-    ],
-)
-def test_both_ways_give_the_same_bits_and_the_same_history(iris, params):
-    is_classifier = "make" not in params
-    callbacks = [AccuracyTracker(on_train=True)] if is_classifier else []
-    lean, was_lean = fit(iris, callbacks=callbacks, **params)
-    full, was_full = fit(iris, callbacks=[*callbacks, SeesBatches()], **params)
+WORK = [
+    {},
+    {"lambda1": 1e-2, "lambda2": 1e-2, "batch_size": 16, "dropout": 0.5},
+    {"early_stopping": True, "patience": 1, "batch_size": -1},
+    {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9, "lr": 0.1},
+    {"augment": GaussianNoise(0.5), "class_weight": "balanced"},
+    {"optimizer": torch.optim.RMSprop, "iterator_train__drop_last": True},
+    {"iterator_train": torch.utils.data.DataLoader, "batch_size": 32},
+    {"make": RegularizedNetRegressor, "lambda2": 0.1},
+]
+
+
+def trackers(params):
+    return [] if "make" in params else [AccuracyTracker(on_train=True)]
+
+
+def without_time(epoch):
+    return {key: value for key, value in epoch.items() if key != "dur"}
+
+
+@pytest.mark.parametrize("params", WORK)
+def test_both_ways_give_the_same_bits_and_the_same_history(iris, params, monkeypatch):
+    monkeypatch.setattr(_base, "make_hand_training", lambda *args: None)
+    lean, was_lean = fit(iris, callbacks=trackers(params), **params)
+    full, was_full = fit(iris, callbacks=[*trackers(params), SeesBatches()], **params)
     assert was_lean
     assert not was_full
     for a, b in zip(lean.module_.parameters(), full.module_.parameters(), strict=True):
@@ -65,9 +128,126 @@ def test_both_ways_give_the_same_bits_and_the_same_history(iris, params):
     assert len(lean.history) == len(full.history)
     for a, b in zip(lean.history, full.history, strict=True):
         assert a.keys() == b.keys()
-        assert {k: v for k, v in a.items() if k != "dur"} == {
-            k: v for k, v in b.items() if k != "dur"
-        }
+        assert without_time(a) == without_time(b)
+
+
+def assert_same_history(a, b, tolerance):
+    assert len(a) == len(b)
+    for x, y in zip(map(without_time, a), map(without_time, b), strict=True):
+        assert x.keys() == y.keys()
+        for key in x.keys() - {"batches", "param_norms", "event_best"}:
+            assert x[key] == pytest.approx(y[key], **tolerance), key
+        assert x["param_norms"] == pytest.approx(y["param_norms"], **tolerance)
+        for p, q in zip(x["batches"], y["batches"], strict=True):
+            assert p == pytest.approx(q, **tolerance)
+
+
+MODULES = [
+    {},
+    {"module": _course_net(AnimalNet)},
+    {"module": _course_net(BigAnimalNet)},
+    {"module": _course_net(AnimalNetDropout)},
+    {"module__activation": "tanh", "hidden_layer_sizes": (9, 7), "dropout": 0.3},
+    {"module__activation": "logistic", "dropout": 0.3},
+    {"hidden_layer_sizes": ()},
+    {"module": sequential, "dropout": 0.2},
+    {"criterion__label_smoothing": 0.1},
+    {"penalize": "weights", "lambda1": 0.01},
+    {"dropout": 1.0},
+]
+
+
+@pytest.mark.parametrize("params", [*WORK, *MODULES])
+def test_written_out_backpropagation_trains_as_autograd_does(iris, params, monkeypatch):
+    params = {"lambda1": 1e-3, "lambda2": 1e-3, "max_epochs": 6} | params
+    X, y = iris
+    data = X.astype(np.float64), y
+    by_hand, lean = fit(data, callbacks=trackers(params), **params)
+    monkeypatch.setattr(_base, "make_hand_training", lambda *args: None)
+    autograd, _ = fit(data, callbacks=trackers(params), **params)
+    assert lean
+    tolerance = {"rel": 1e-9, "abs": 1e-12}
+    for a, b in zip(
+        by_hand.module_.parameters(), autograd.module_.parameters(), strict=True
+    ):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)
+        assert a.untyped_storage().nbytes() == a.nbytes
+        assert a.grad is None
+    assert_same_history(by_hand.history, autograd.history, tolerance)
+    by_hand.partial_fit(*data)
+    autograd.partial_fit(*data)
+    assert_same_history(by_hand.history, autograd.history, tolerance)
+
+
+class UsesHand(Callback):
+    def on_epoch_begin(self, net, **kwargs):
+        self.by_hand_ = net._session.hand is not None
+
+
+@pytest.mark.parametrize(
+    ("params", "by_hand"),
+    [
+        *(((params, True)) for params in WORK[:6] + MODULES),
+        ({"module__activation": "gelu"}, False),
+        ({"module": convolutional}, False),
+        ({"criterion": torch.nn.SmoothL1Loss, "make": RegularizedNetRegressor}, False),
+        ({"criterion__weight": torch.ones(3)}, False),
+        ({"module": with_hook}, False),
+        ({"module": frozen}, False),
+        ({"module": tied}, False),
+        ({"module": Normalized}, False),
+        ({"callbacks": [SeesBatches()]}, False),
+    ],
+)
+def test_who_is_trained_by_hand(iris, params, by_hand):
+    X, y = iris
+    used = UsesHand()
+    callbacks = [used, *params.get("callbacks", [])]
+    make = params.get("make", RegularizedNetClassifier)
+    rest = {k: v for k, v in params.items() if k not in ("make", "callbacks")}
+    rest = {"hidden_layer_sizes": 8, "max_epochs": 1, "batch_size": 50} | rest
+    make(callbacks=callbacks, **rest).fit(X, y)
+    assert used.by_hand_ == by_hand
+
+
+@pytest.mark.parametrize("name", ["get_loss", "infer", "evaluation_step"])
+def test_who_overrides_a_computation_gets_it_called(iris, name):
+    calls = []
+
+    def overridden(self, *args, **kwargs):
+        calls.append(name)
+        return getattr(super(Mine, self), name)(*args, **kwargs)
+
+    Mine = type("Mine", (RegularizedNetClassifier,), {name: overridden})
+    Mine(max_epochs=1, callbacks=[AccuracyTracker(on_train=True)]).fit(*iris)
+    assert calls
+
+
+def test_weights_that_a_callback_changes_are_the_ones_evaluated_and_trained(iris):
+    class Clip(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            for w in net.module_.parameters():
+                w.data.clamp_(-0.1, 0.1)
+
+    params = {"callbacks": [Clip()], "batch_size": -1, "lr": 0.05}
+    by_hand, _ = fit(iris, **params)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_base, "make_hand_training", lambda *args: None)
+        autograd, _ = fit(iris, **params)
+    assert_same_history(by_hand.history, autograd.history, {"rel": 1e-4})
+
+
+def test_the_net_is_whole_after_an_interrupted_fit(iris):
+    class Interrupt(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            if len(net.history) == 2:
+                raise RuntimeError("stop here")
+
+    net = RegularizedNetClassifier(callbacks=[Interrupt()], random_state=0)
+    with pytest.raises(RuntimeError, match="stop here"):
+        net.fit(*iris)
+    for w in net.module_.parameters():
+        assert w.untyped_storage().nbytes() == w.nbytes
 
 
 @pytest.mark.parametrize(

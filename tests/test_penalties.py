@@ -157,6 +157,33 @@ def test_penalize_patterns_and_frozen_parameters():
     assert list(penalized_parameters(module, ["fc1.*"])) == ["fc1.bias"]
 
 
+class Tied(nn.Module):
+    """Encoder and decoder share a matrix, and a bias goes by another name first."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.offset = self.decoder.bias
+        self.decoder.weight = self.encoder.weight
+
+
+def test_tied_weights_count_once_and_match_by_any_name():
+    module = Tied()
+    assert list(penalized_parameters(module)) == [
+        name for name, _ in module.named_parameters()
+    ]
+    assert list(penalized_parameters(module, "weights")) == ["encoder.weight"]
+    assert set(penalized_parameters(module, ["decoder.*"])) == {
+        "encoder.weight",
+        "offset",
+    }
+    found = penalized_parameters(module, ["decoder.weight", "encoder.weight"])
+    assert list(found) == ["encoder.weight"]
+    assert found["encoder.weight"] is module.decoder.weight
+    with pytest.raises(ValueError, match=r"parameter; .*'decoder\.weight'"):
+        penalized_parameters(module, ["head.*"])
+
+
 def test_names_are_those_of_the_original_module_when_it_is_compiled():
     module = MLP(4, 3)
     compiled = nn.Module()

@@ -18,6 +18,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
+from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 from torchvision import transforms as v1
@@ -81,8 +82,45 @@ def batches_of_images(dtype=np.float64, **limits):
 
 
 @parametrize_with_checks(TRANSFORMERS)
-def test_scikit_learn_checks(estimator, check):
+def test_estimator_checks_of_scikit_learn(estimator, check):
     check(estimator)
+
+
+# scikit-learn runs these on its own transformers, outside `check_estimator`.
+CHECKS_OF_NAMES = [
+    "check_dataframe_column_names_consistency",
+    "check_get_feature_names_out_error",
+    "check_inplace_ensure_writeable",
+    "check_set_output_transform",
+    "check_transformer_get_feature_names_out",
+    "check_transformer_get_feature_names_out_pandas",
+]
+CHECKS_OF_FRAMES = [
+    "check_global_output_transform_pandas",
+    "check_global_set_output_transform_polars",
+    "check_set_output_transform_pandas",
+    "check_set_output_transform_polars",
+]
+
+
+@pytest.mark.parametrize("check", CHECKS_OF_NAMES)
+@pytest.mark.parametrize("transformer", TRANSFORMERS, ids=name_of)
+def test_checks_that_scikit_learn_keeps_for_its_own(transformer, check):
+    getattr(estimator_checks, check)(name_of(transformer), transformer)
+
+
+# They fit on frames and transform arrays, and the other way round, on purpose.
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+@pytest.mark.filterwarnings("ignore:X has feature names, but")
+@pytest.mark.parametrize("check", CHECKS_OF_FRAMES)
+@pytest.mark.parametrize(
+    "transformer",
+    # Of rows this one makes images, which no frame can hold.
+    [t for t in TRANSFORMERS if not isinstance(t, ImageUnflattener)],
+    ids=name_of,
+)
+def test_set_output_passes_the_checks_of_scikit_learn(transformer, check):
+    getattr(estimator_checks, check)(name_of(transformer), transformer)
 
 
 @pytest.mark.parametrize("transformer", TRANSFORMERS, ids=name_of)

@@ -22,7 +22,7 @@ PAGE = """\
 <style>
 body { margin: 1rem auto; max-width: %(width)dpx; padding: 0 1rem;
        font: 1rem system-ui, sans-serif; }
-img { display: block; width: 100%%; }
+img { display: block; width: 100%%; height: auto; }
 form { display: flex; gap: 1rem; align-items: center; }
 input { flex: 1; }
 output { min-width: 8em; text-align: right; font-variant-numeric: tabular-nums; }

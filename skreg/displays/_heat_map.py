@@ -244,8 +244,11 @@ class HeatMapDisplay:
 
     def _ink(self, score: float) -> str:
         """Return black or white, whichever reads better on the colour of a score."""
-        red, green, blue, _ = self.image_.cmap(self.image_.norm(score))
-        return "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
+        rgb = np.array(self.image_.to_rgba(score)[:3])
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        luminance = linear @ (0.2126, 0.7152, 0.0722)
+        # Where both inks have the same contrast, as WCAG 2 defines it.
+        return "black" if luminance > 0.179 else "white"
 
     def _frame(self, row: int, column: int) -> None:
         from matplotlib.patches import Rectangle

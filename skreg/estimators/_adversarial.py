@@ -35,7 +35,8 @@ def loss_of_inputs(net, y: Tensor, fit_params: dict | None = None) -> Callable:
     """
 
     def losses(X: Tensor) -> Tensor:
-        outputs = net.infer(X, **(fit_params or {}))
+        # Not net.infer, which in training may go without autograd.
+        outputs = net.module_(X, **(fit_params or {}))
         outputs = outputs[0] if isinstance(outputs, tuple) else outputs
         net._check_outputs(outputs, y)
         return net._sample_losses(outputs, y)
@@ -92,6 +93,12 @@ def attacked(net, X: Tensor, y, bounds, fit_params: dict) -> Tensor:
     with evaluation_mode(net.module_):
         if net.adversarial_steps == 1:
             return fgsm(loss, X, eps, norm=norm, bounds=bounds)
-        start = random_start(X, eps, norm)
-        steps = net.adversarial_steps
-        return pgd(loss, X, eps, steps=steps, norm=norm, bounds=bounds, start=start)
+        return pgd(
+            loss,
+            X,
+            eps,
+            steps=net.adversarial_steps,
+            norm=norm,
+            bounds=bounds,
+            starts=[random_start(X, eps, norm)],
+        )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from dis import opname
+from functools import cache
 
 import numpy as np
 import torch
@@ -13,12 +14,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from skreg.callbacks import StopTraining
 from skreg.estimators._adversarial import attacked, input_range
+from skreg.estimators._backprop import HandTraining, make_hand_training
 from skreg.estimators._components import Components
 from skreg.estimators._data import ArrayDataset, Batch
-from skreg.estimators._epochs import is_lean, train_epoch, validate_epoch
+from skreg.estimators._epochs import draws_nothing_else, is_lean, run_lean_epoch
 from skreg.estimators._inputs import DataInput
 from skreg.estimators._parameters import RULES, check_parameters
-from skreg.estimators._randomness import epoch_seed, seeded
+from skreg.estimators._randomness import epoch_seed, make_generator, seeded
 from skreg.estimators._tasks import CallbackSupportMixin, FitTasks, with_callbacks
 from skreg.estimators._training import train
 from skreg.objective import penalized_objective
@@ -33,11 +35,13 @@ class _Session:
     sample_weight: np.ndarray | None
     validation: torch.utils.data.Dataset | None
     tasks: FitTasks | None
+    groups: object = None
     penalized: list = field(default_factory=list)
     augment: object = None
     bounds: tuple[float, float] | None = None  # of attacks; None if there are none
     fit_params: dict = field(default_factory=dict)
     lean: bool = False
+    hand: HandTraining | None = None
     mean_weight: float = 1.0  # of the training data, when validation data are split off
     # Of the batch at hand:
     weight: torch.Tensor | None = None
@@ -49,6 +53,9 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
     _rules = RULES
     _session = None  # while no fit runs
+    # Groups are for the splits of a search, unless set_fit_request says otherwise.
+    __metadata_request__fit = {"groups": False}
+    __metadata_request__partial_fit = {"groups": False}
 
     def __init__(
         self,
@@ -139,6 +146,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     # -- parameters -----------------------------------------------------------------
 
     @classmethod
+    @cache
     def _explicit_params(cls) -> list[str]:
         parameters = inspect.signature(cls).parameters.values()
         return [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
@@ -177,8 +185,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         A fitted net goes on to predict as it was fitted. For ``partial_fit`` and warm
         starts: ``lr`` and ``optimizer__*`` act on the optimizer at hand; what else
         concerns criterion, optimizer or callbacks renews these and keeps the weights;
-        what concerns the module starts anew; ``device`` and ``dtype`` wait for a
-        ``fit`` that starts anew.
+        what concerns the module starts anew; ``device``, ``dtype``, ``random_state``
+        and ``compile`` wait for a ``fit`` that starts anew.
 
         Parameters
         ----------
@@ -211,7 +219,15 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
     @with_callbacks
     def fit(
-        self, X, y=None, sample_weight=None, *, X_val=None, y_val=None, **fit_params
+        self,
+        X,
+        y=None,
+        sample_weight=None,
+        *,
+        X_val=None,
+        y_val=None,
+        groups=None,
+        **fit_params,
     ):
         """Fit the net.
 
@@ -228,6 +244,9 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         X_val, y_val : as X and y, default=None
             Validation data. They are never trained on: the history tells how the net
             does on them, and early stopping looks at them.
+        groups : array-like of shape (n_samples,), default=None
+            Passed to `train_split`, for splits such as ``ValidSplit(GroupKFold())``;
+            what early stopping holds out are whole groups.
         **fit_params : dict
             Passed to the module's ``forward`` and to `train_split`.
 
@@ -236,6 +255,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self
         """
         data = X, y, sample_weight, X_val, y_val
+        fit_params["groups"] = groups
         return self._fit(*data, fit_params, resume=self.warm_start)
 
     @with_callbacks
@@ -248,13 +268,14 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         *,
         X_val=None,
         y_val=None,
+        groups=None,
         **fit_params,
     ):
         """Go on with training for ``max_epochs`` epochs; start if it is the first call.
 
         Parameters
         ----------
-        X, y, sample_weight, X_val, y_val, **fit_params
+        X, y, sample_weight, X_val, y_val, groups, **fit_params
             As for ``fit``.
         classes : array-like of shape (n_classes,), default=None
             All class labels, if the first call's `y` does not show them all.
@@ -264,6 +285,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self
         """
         data = X, y, sample_weight, X_val, y_val
+        fit_params["groups"] = groups
         return self._fit(*data, fit_params, resume=True, classes=classes)
 
     def _fit(
@@ -275,13 +297,14 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         resume = resume and self.initialized_
         resume = resume and not stale & {"module", "hidden_layer_sizes"}
         original = X, y
-        X, y, weight = self._prepare(
-            X, y, sample_weight, reset=not resume, classes=classes
+        learned = resume and hasattr(self, self._learned)  # else it is initialised only
+        X, y, weight, fit_params = self._prepare(
+            X, y, sample_weight, fit_params, reset=not learned, classes=classes
         )
         validation = self._prepare_validation(X_val, y_val)
         watched = getattr(self, "_skl_callbacks", None)
         tasks = FitTasks(self, *original) if watched else None
-        self._session = _Session(weight, validation, tasks)
+        self._session = _Session(weight, validation, tasks, fit_params.pop("groups"))
         try:
             if resume:
                 self._renew(stale)
@@ -291,6 +314,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             with self._plain_device():
                 self._run_training(X, y, fit_params)
         finally:
+            if self._session.hand:
+                self._session.hand.release()
             del self._session
         if tasks:
             tasks.end(self)
@@ -344,19 +369,29 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         if stop is not None:  # when all callbacks have seen the last epoch
             raise StopTraining from stop
 
+    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+        """Run the epochs of a fit, as in skorch."""
+        if self._session and self._session.lean:
+            self._session.hand = make_hand_training(self, RegularizedNet)
+        return super().fit_loop(X, y, epochs, **fit_params)
+
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
         if iterator is None:
             return
-        seed = epoch_seed(self._seed, len(self.history))
+        seed, session = epoch_seed(self._seed, len(self.history)), self._session
+        if draws_nothing_else(self, iterator, fit_params):
+            # Nobody but the iterator and dropout draws random numbers: they can have
+            # a generator of their own, and the global ones need not be borrowed.
+            iterator.generator = session.hand.generator = make_generator(seed)
+            run_lean_epoch(self, iterator, training, fit_params)
+            return
         with seeded(seed, self.device_):
-            if not (self._session and self._session.lean):
+            if session and session.lean:
+                run_lean_epoch(self, iterator, training, fit_params)
+            else:
                 super().run_single_epoch(
                     iterator, training, prefix, step_fn, **fit_params
                 )
-            elif training:
-                train_epoch(self, iterator, fit_params)
-            else:
-                validate_epoch(self, iterator, fit_params)
 
     def train_step(self, batch, **fit_params):
         step = super().train_step(self._training_batch(batch), **fit_params)
@@ -375,7 +410,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         if session.augment is None and session.bounds is None:
             return batch
         X, y = batch
-        X = _to_device(X, self.device_, self._torch_dtype)
+        X = self._to_device(X)
         if session.augment is not None:
             X = session.augment(X)
         if session.bounds is not None:
@@ -438,15 +473,29 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
     # -- prediction -----------------------------------------------------------------
 
+    def __sklearn_is_fitted__(self):
+        return self.initialized_ and hasattr(self, self._learned)
+
     def infer(self, x, **fit_params):
-        x = _to_device(x, self.device_, self._torch_dtype)
+        x = self._to_device(x)
+        hand = self._session.hand if self._session else None
+        if hand and not fit_params and not self.module_.training:
+            return hand.outputs(x)
         if isinstance(x, Mapping):
             return self.module_(**self._merge_x_and_fit_params(x, fit_params))
         return self.module_(x, **fit_params)
 
+    def _to_device(self, x):
+        """Move inputs to the device; floating-point ones get the weights' dtype."""
+        if isinstance(x, Mapping):
+            return {key: self._to_device(value) for key, value in x.items()}
+        x = torch.as_tensor(x)
+        return x.to(self.device_, self._torch_dtype if x.is_floating_point() else None)
+
     def _outputs(self, X) -> np.ndarray:
         """Return the module's outputs, after the nonlinearity, as one array."""
-        check_is_fitted(self)
+        if not self.initialized_:
+            check_is_fitted(self)
         return self._finite(super().predict_proba(self._validate_X(X)))
 
     def _finite(self, outputs: np.ndarray) -> np.ndarray:
@@ -477,11 +526,3 @@ def _is_raised_by_statement(error: BaseException) -> bool:
         traceback = traceback.tb_next
     operation = traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
     return opname[operation] == "RAISE_VARARGS"
-
-
-def _to_device(x, device: torch.device, dtype: torch.dtype):
-    """Move inputs to the device; floating-point ones get the dtype of the weights."""
-    if isinstance(x, Mapping):
-        return {key: _to_device(value, device, dtype) for key, value in x.items()}
-    x = torch.as_tensor(x)
-    return x.to(device, dtype if x.is_floating_point() else None)

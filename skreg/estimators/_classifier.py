@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
@@ -45,7 +46,7 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The class labels, sorted.
+        The class labels, sorted; also those whose samples all have weight zero.
     {_docs.ATTRIBUTES.format(history="; with validation data ``valid_*``")}
 
     See Also
@@ -84,6 +85,7 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         )
     }
 
+    _learned = "classes_inferred_"
     _target_checks = {"y_numeric": False}
     _stratified = True
     _early_stopping_monitor = {"monitor": "valid_acc", "lower_is_better": False}
@@ -95,8 +97,13 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
     @property
     def classes_(self):
         labels = vars(self).get("classes_inferred_")
+        if labels is None and self.initialized_ and self.classes is not None:
+            labels = np.unique(self.classes)
         if labels is None:
-            raise AttributeError("classes_ is there after fit.")
+            raise NotFittedError(
+                f"This {type(self).__name__} is not fitted, so that its classes are "
+                "not known: call fit, or set the parameter classes and initialize."
+            )
         # While fit runs, callbacks compare predictions with encoded targets.
         return np.arange(len(labels)) if self._session else labels
 
@@ -113,10 +120,13 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         if classes is None:
             classes = self.classes
         labels = np.unique(y if classes is None else classes)
-        if len(labels) < 2:
+        seen, where = labels, "y holds"
+        if classes is None and weight is not None:
+            seen, where = np.unique(y[weight > 0]), "sample_weight leaves"
+        if len(seen) < 2:
             raise ValueError(
-                f"{type(self).__name__} needs samples of at least 2 classes, but y "
-                f"holds only 1 class: {labels.tolist()[0]!r}."
+                f"{type(self).__name__} needs samples of at least 2 classes, but "
+                f"{where} only 1 class: {seen.tolist()[0]!r}."
             )
         self.classes_inferred_ = labels
 

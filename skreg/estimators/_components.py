@@ -54,6 +54,22 @@ class Components:
             self._initialize_callbacks()
         if self.dropout is not None:
             _set_dropout(self.module_, self.dropout)
+        elif "dropout" in stale:
+            for layer, p in zip(
+                _dropout_layers(self.module_), self._own_dropout, strict=True
+            ):
+                layer.p = p
+        self._follow_dtype()
+
+    def _follow_dtype(self) -> None:
+        """Give what was initialised before there were data their dtype."""
+        weights = filter(torch.is_floating_point, self.module_.parameters())
+        if all(w.dtype == self._torch_dtype for w in weights):
+            return
+        self.module_.to(self._torch_dtype)
+        if isinstance(self.criterion_, torch.nn.Module):
+            self.criterion_.to(self._torch_dtype)
+        self.optimizer_.load_state_dict(self.optimizer_.state_dict())  # it casts
 
     def _initialize_module(self, reason=None):
         with self._plain_device():
@@ -70,6 +86,7 @@ class Components:
                 module = deepcopy(self.module)  # training must not change a parameter
             else:
                 module = self._build_module(kwargs)
+        self._own_dropout = [layer.p for layer in _dropout_layers(module)]
         if self.dropout is not None:
             _set_dropout(module, self.dropout)
         module = module.to(self._torch_dtype)
@@ -107,7 +124,20 @@ class Components:
                 "or module__in_features and module__out_features."
             )
         filled = {name: value for name, value in known.items() if name in accepted}
-        return module(**{**filled, **kwargs})
+        kwargs = {**filled, **kwargs}
+        missing = [
+            f"module__{name}"
+            for name, argument in accepted.items()
+            if argument.default is argument.empty
+            and argument.kind in (argument.POSITIONAL_OR_KEYWORD, argument.KEYWORD_ONLY)
+            and name not in kwargs
+        ]
+        if missing:
+            raise ValueError(
+                f"module={getattr(module, '__name__', module)} cannot be made without "
+                f"{', '.join(missing)}; pass what it needs, or an instance."
+            )
+        return module(**kwargs)
 
     def initialize_optimizer(self, triggered_directly=None):
         params = self.get_all_learnable_params()
@@ -209,12 +239,13 @@ class Components:
             self.device_ = resolve_device(self.device)
 
 
+def _dropout_layers(module: torch.nn.Module) -> list[torch.nn.Module]:
+    dropout = torch.nn.modules.dropout._DropoutNd
+    return [layer for layer in module.modules() if isinstance(layer, dropout)]
+
+
 def _set_dropout(module: torch.nn.Module, p: float) -> None:
-    layers = [
-        layer
-        for layer in module.modules()
-        if isinstance(layer, torch.nn.modules.dropout._DropoutNd)
-    ]
+    layers = _dropout_layers(module)
     if not layers and p > 0:
         raise ValueError(
             f"dropout={p!r}, but {type(module).__name__} has no dropout layer to set; "

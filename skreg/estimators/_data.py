@@ -9,6 +9,8 @@ from skorch.dataset import Dataset
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
+GATHERED_BYTES = 2**19
+
 
 class Batch(tuple):
     """A pair (X, y), as skorch unpacks it, that knows the weights of its samples."""
@@ -70,9 +72,14 @@ class InMemoryBatches:
     batch_size : int
         One batch holds all samples, unshuffled, if there are no more than this.
     shuffle : bool, default=False
-        Draw a new order for each pass, from torch's default generator.
+        Draw a new order for each pass.
     drop_last : bool, default=False
         Leave out the last batch if it is smaller than the others.
+
+    Attributes
+    ----------
+    generator : torch.Generator or None
+        Where orders are drawn from; None is torch's default generator.
     """
 
     def __init__(
@@ -88,6 +95,7 @@ class InMemoryBatches:
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
+        self.generator = None
 
     def __len__(self) -> int:
         n_full, rest = divmod(len(self.dataset), self.batch_size)
@@ -95,14 +103,29 @@ class InMemoryBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         X, y, weight = self.dataset.tensors(self.device)
-        if self.shuffle and len(X) > self.batch_size:
-            order = torch.randperm(len(X)).to(self.device)
-            picks = order.split(self.batch_size)
-        else:
-            starts = range(0, len(X), self.batch_size)
-            picks = [slice(start, start + self.batch_size) for start in starts]
-        for pick in picks[: len(self)]:
-            yield Batch(X[pick], y[pick], None if weight is None else weight[pick])
+        size, n_used = self.batch_size, len(X)
+        if self.drop_last:
+            n_used -= n_used % size
+        if not (self.shuffle and len(X) > size):
+            yield from _batches(X, y, weight, size, n_used)
+            return
+        order = torch.randperm(len(X), generator=self.generator).to(self.device)
+        # Several batches are gathered at once, as many as fit into the cache.
+        n_bytes = max(1, X[:1].nbytes)
+        together = size * max(1, GATHERED_BYTES // (n_bytes * size))
+        for pick in order[:n_used].split(together):
+            block = (
+                None if tensor is None else tensor.index_select(0, pick)
+                for tensor in (X, y, weight)
+            )
+            yield from _batches(*block, size, len(pick))
+
+
+def _batches(X, y, weight, size: int, n: int) -> Iterator[Batch]:
+    """Cut the first `n` samples into batches of `size`, which share their memory."""
+    for start in range(0, n, size):
+        part = slice(start, min(start + size, n))
+        yield Batch(X[part], y[part], None if weight is None else weight[part])
 
 
 class WeightedDataset(torch.utils.data.Dataset):

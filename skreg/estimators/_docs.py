@@ -39,7 +39,7 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
     adversarial_steps : int, default=1
         Gradients a batch: 1 is the fast gradient sign method of Goodfellow et al.
         (2015), more are projected gradient descent from a random start (Madry et al.,
-        2018). An epoch takes about ``1 + adversarial_steps`` times as long.
+        2018). One makes an epoch take two to four times as long.
     optimizer : Optimizer class, default=torch.optim.Adam
         Its options are ``optimizer__*``, e.g. ``optimizer__momentum=0.9`` for SGD.
     lr : float, default=0.001

@@ -6,11 +6,15 @@ every callback of every batch, and fetching the loss of every batch from the dev
 here all losses of an epoch are fetched at once.
 """
 
+from collections.abc import Sequence
+
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback
+from skorch.history import History
 
 from skreg.callbacks import AccuracyTracker
+from skreg.estimators._data import InMemoryBatches
 
 # What a subclass may override to see, or change, what happens to a batch.
 BATCH_METHODS = (
@@ -38,17 +42,27 @@ def is_lean(net, reference: type) -> bool:
     reference : type
         The class whose methods an epoch here stands in for.
     """
-    original = {
-        name: getattr(reference, name, getattr(NeuralNet, name))
-        for name in BATCH_METHODS
-    }
     return (
-        all(getattr(type(net), name) is method for name, method in original.items())
+        not overridden(net, reference, BATCH_METHODS)
+        and type(net.history) is History
         and net._optimizers == ["optimizer"]
         and type(net.optimizer_).__module__.startswith("torch.optim.")
         and not isinstance(net.optimizer_, torch.optim.LBFGS)  # wants a closure
         and not any(map(_sees_batches, dict(net.callbacks_).values()))
     )
+
+
+def overridden(net, reference: type, methods: Sequence[str]) -> list[str]:
+    """Return which of these methods of `reference` the class of `net` overrides.
+
+    `reference` is a mixin: what it does not define is skorch's.
+    """
+    return [
+        name
+        for name in methods
+        if getattr(type(net), name)
+        is not getattr(reference, name, vars(NeuralNet).get(name))
+    ]
 
 
 def _sees_batches(callback) -> bool:
@@ -60,21 +74,50 @@ def _sees_batches(callback) -> bool:
     )
 
 
+def draws_nothing_else(net, batches, fit_params: dict) -> bool:
+    """Tell whether only the order of batches, and dropout, are random in an epoch."""
+    session = net._session
+    return (
+        session is not None
+        and session.hand is not None
+        and session.augment is None
+        and session.bounds is None  # attacks begin at random points
+        and not fit_params
+        and type(batches) is InMemoryBatches
+    )
+
+
+def run_lean_epoch(net, batches, training: bool, fit_params: dict) -> None:
+    """Train, or validate, on each batch."""
+    (train_epoch if training else validate_epoch)(net, batches, fit_params)
+
+
 def train_epoch(net, batches, fit_params: dict) -> None:
     """Take a step on each batch; write losses and penalties into the history."""
     net._set_training(True)
+    hand = None if fit_params else net._session.hand
+    if hand is not None:
+        hand.begin_epoch()
     losses, penalties, sizes = [], [], []
     for batch in batches:
         X, y = net._training_batch(batch)
-        net.optimizer_.zero_grad()
-        y_pred = net.infer(X, **fit_params)
-        loss = net.get_loss(y_pred, y, X=X, training=True)
-        loss.backward()
-        net.optimizer_.step()
-        losses.append(loss.detach())
-        penalties.append(net._session.penalty)
+        if hand is None:
+            loss, penalty = _step(net, X, y, fit_params)
+        else:
+            loss, penalty = hand.step(net._to_device(X), y)
+        losses.append(loss)
+        penalties.append(penalty)
         sizes.append(len(y))
     _record(net.history, "train", losses, sizes, train_penalty=penalties)
+
+
+def _step(net, X, y, fit_params):
+    net.optimizer_.zero_grad()
+    y_pred = net.infer(X, **fit_params)
+    loss = net.get_loss(y_pred, y, X=X, training=True)
+    loss.backward()
+    net.optimizer_.step()
+    return loss.detach(), net._session.penalty
 
 
 def validate_epoch(net, batches, fit_params: dict) -> None:
@@ -98,10 +141,10 @@ def _record(history, prefix: str, losses, sizes, **more) -> None:
     columns = {f"{prefix}_loss": losses, **more}
     columns = {name: _fetch(values) for name, values in columns.items()}
     columns[f"{prefix}_batch_size"] = sizes
-    for row in zip(*columns.values(), strict=True):
-        history.new_batch()
-        for name, value in zip(columns, row, strict=True):
-            history.record_batch(name, value)
+    history[-1]["batches"] += [
+        dict(zip(columns, row, strict=True))
+        for row in zip(*columns.values(), strict=True)
+    ]
     history.record(f"{prefix}_batch_count", len(sizes))
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from scipy.sparse import issparse
+from sklearn.model_selection import GroupShuffleSplit
+from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import (
     check_array,
     check_consistent_length,
@@ -13,6 +15,7 @@ from sklearn.utils.validation import (
 from skorch.dataset import ValidSplit
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
+from skreg.backprop import fully_connected_layers
 from skreg.estimators._data import (
     InMemoryBatches,
     TargetTransform,
@@ -30,6 +33,8 @@ from skreg.estimators._data import (
 )
 from skreg.estimators._randomness import seeded
 
+PREDICTED_BYTES = 2**25  # the widest layer's outputs in a batch of predictions
+
 
 class DataInput:
     """Mixin: validates X, has y encoded, splits off validation data, makes batches.
@@ -40,12 +45,21 @@ class DataInput:
 
     _torch_dtype = torch.float32
 
-    def _prepare(self, X, y, sample_weight=None, *, reset, classes=None):
-        """Return validated X, encoded y, and weights of mean 1 or None.
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.dict = True
+        return tags
+
+    def _prepare(
+        self, X, y, sample_weight=None, fit_params=None, *, reset, classes=None
+    ):
+        """Return validated X, encoded y, weights of mean 1 or None, and `fit_params`.
 
         With `reset`, learn what the data are like. A sample of weight zero is as if it
-        were not there; equal weights are as none.
+        were not there, but that its class is known; equal weights are as none.
         """
+        _refuse_loader("X", X)
         if (arrays := arrays_of(X)) is not None:
             X, y = arrays[0], arrays[1] if y is None else y
         y = to_numpy(y)
@@ -62,18 +76,22 @@ class DataInput:
             y = self._targets_of_dataset(X, y)
         y = self._check_targets(y)
         weight = _check_weight(sample_weight, y)
+        fit_params = fit_params or {}
+        check_consistent_length(y, fit_params.get("groups"))
         if classes is not None and not reset:
             self._check_same_classes(classes)
-        if weight is not None and not weight.all():
-            present = np.flatnonzero(weight)
-            X, y, weight = _take(X, present), y[present], weight[present]
         if reset:
             self._learn_inputs(X)
             self._learn_targets(y, classes, weight)
+        if weight is not None and not weight.all():
+            present = np.flatnonzero(weight)
+            fit_params = _take_params(fit_params, len(y), present)
+            X, y, weight = _take(X, present), y[present], weight[present]
         encoded = self._encode_targets(y)
         if not isinstance(X, Mapping) and not is_array_like(X):
             X = self._with_encoded_targets(X, encoded, y)
-        return X, encoded, _normalized(self._class_weighted(weight, encoded))
+        weight = _normalized(self._class_weighted(weight, encoded))
+        return X, encoded, weight, fit_params
 
     def _validate_arrays(self, X, y, reset):
         if not reset:
@@ -128,11 +146,12 @@ class DataInput:
         return weight
 
     def _prepare_validation(self, X_val, y_val):
+        _refuse_loader("X_val", X_val)
         if X_val is None and y_val is None:
             return None
         if X_val is None or (y_val is None and is_array_like(X_val)):
             raise ValueError("X_val and y_val belong together: pass both or neither.")
-        X_val, y_val, _ = self._prepare(X_val, y_val, reset=False)
+        X_val, y_val, *_ = self._prepare(X_val, y_val, reset=False)
         return self.get_dataset(X_val, y_val)
 
     @property
@@ -141,6 +160,7 @@ class DataInput:
 
     def _validate_X(self, X):
         """Check X against what the net was fitted on; Datasets pass as they are."""
+        _refuse_loader("X", X)
         if not is_array_like(X):
             return X
         X = validate_data(
@@ -170,12 +190,11 @@ class DataInput:
         if session and session.validation is not None:
             return dataset, session.validation
         split = self.train_split
+        groups = session.groups if session else None
+        if groups is not None:
+            fit_params["groups"] = groups
         if split is None and self.early_stopping:
-            split = ValidSplit(
-                self.validation_fraction,
-                stratified=self._stratified,
-                random_state=self._seed,
-            )
+            split = self._held_out(groups)
         if split is None:
             return dataset, None
         with seeded(self._seed, torch.device("cpu")):
@@ -199,6 +218,13 @@ class DataInput:
             session.mean_weight = weight.mean()
         return train, valid
 
+    def _held_out(self, groups) -> ValidSplit:
+        """Return the split of early stopping, which keeps groups together."""
+        size, seed = self.validation_fraction, self._seed
+        if groups is None:
+            return ValidSplit(size, stratified=self._stratified, random_state=seed)
+        return ValidSplit(GroupShuffleSplit(1, test_size=size, random_state=seed))
+
     def _check_last_batch(self, n_samples, batch_size, drop_last=False, **_):
         alone = n_samples % batch_size == 1 and not drop_last
         if alone and _has_batch_norm(self.module_):
@@ -208,11 +234,26 @@ class DataInput:
                 "another batch_size or iterator_train__drop_last=True."
             )
 
+    def _default_batch_size(self, training, dataset):
+        """Return `batch_size`, or more for predictions with a fully connected net.
+
+        It keeps one layer at a time, so that memory does not limit the batch.
+        """
+        size = self.batch_size
+        if training or self._session is not None or size == -1:
+            return size
+        if not is_in_memory(dataset):
+            return size
+        if not fully_connected_layers(self.module_, dataset.X.shape[1:]):
+            return size
+        widest = max(max(w.shape) for w in self.module_.parameters())
+        return max(size, PREDICTED_BYTES // (widest * dataset.X.itemsize))
+
     def get_iterator(self, dataset, training=False):
         """Return an iterable over batches (X, y), without a DataLoader if it can."""
         prefix = "iterator_train" if training else "iterator_valid"
         iterator, kwargs = getattr(self, prefix), self.get_params_for(prefix)
-        kwargs.setdefault("batch_size", self.batch_size)
+        kwargs.setdefault("batch_size", self._default_batch_size(training, dataset))
         if kwargs["batch_size"] == -1:
             kwargs["batch_size"] = len(dataset)
         if training and iterator in (None, DataLoader):
@@ -270,6 +311,30 @@ def _normalized(weight: np.ndarray | None) -> np.ndarray | None:
         return None
     weight = weight / weight.max()  # the mean of huge weights is beyond all numbers
     return weight / weight.mean()
+
+
+def _refuse_loader(name: str, X) -> None:
+    if isinstance(X, DataLoader):
+        raise ValueError(
+            f"{name} is a DataLoader, but the net makes its own batches: pass the "
+            "loader's dataset, and set batch_size=, shuffle= or "
+            "iterator_train__num_workers= of the net."
+        )
+
+
+def _take_params(params: dict, n_samples: int, indices) -> dict:
+    """Take the indices of what holds a value for each sample; leave the rest."""
+    return {
+        name: _safe_indexing(value, indices)
+        if _is_per_sample(value, n_samples)
+        else value
+        for name, value in params.items()
+    }
+
+
+def _is_per_sample(value, n_samples: int) -> bool:
+    sized = hasattr(value, "__len__") and getattr(value, "shape", None) != ()
+    return sized and not isinstance(value, str | Mapping) and len(value) == n_samples
 
 
 def _take(X, indices):

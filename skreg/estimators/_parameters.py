@@ -1,14 +1,17 @@
 """Checks of constructor parameters, run by ``fit``: all problems in one error."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from skreg.attacks import NORMS
+from skreg.modules import MLP
 
 
 def _is_number(value) -> bool:
@@ -158,14 +161,89 @@ RULES = {
 
 
 def check_parameters(net, rules: dict[str, Rule] = RULES) -> None:
-    """Raise one ValueError that lists every parameter of `net` that breaks its rule."""
+    """Raise one ValueError that lists every parameter of `net` that breaks its rule.
+
+    Parameters such as ``module__x`` must be arguments of the module, and so on.
+    """
+    broken = [name for name in rules if not rules[name].accepts(getattr(net, name))]
     problems = [
-        f"{name}={getattr(net, name)!r} must be {rule.allowed}; {rule.remedy}."
-        for name, rule in rules.items()
-        if not rule.accepts(getattr(net, name))
+        f"{name}={getattr(net, name)!r} must be {rules[name].allowed}; "
+        f"{rules[name].remedy}."
+        for name in broken
     ]
+    for prefix in COMPONENTS:
+        if prefix not in broken:
+            problems += _unknown_arguments(net, prefix)
+    if "callbacks" not in broken:
+        problems += _unknown_callbacks(net)
     if problems:
         raise ValueError(f"{type(net).__name__}: " + "\n".join(problems))
+
+
+# What takes parameters by prefix, and which of its arguments the net fills in.
+COMPONENTS = {
+    "module": (),
+    "criterion": (),
+    "optimizer": ("params",),
+    "augment": (),
+    "iterator_train": ("dataset",),
+    "iterator_valid": ("dataset",),
+    "dataset": ("X", "y"),
+}
+_DEFAULTS = {"module": MLP, "iterator_train": DataLoader, "iterator_valid": DataLoader}
+
+
+def _unknown_arguments(net, prefix: str) -> Iterator[str]:
+    given = net.get_params_for(prefix)
+    if prefix == "optimizer":
+        given.pop("param_groups", None)  # skorch's own
+    if not given:
+        return
+    component = getattr(net, prefix)
+    maker = _DEFAULTS.get(prefix) if component is None else component
+    if isinstance(maker, torch.nn.Module):
+        maker = type(maker)  # with arguments, a new one is made
+    accepted = _arguments(maker)
+    if accepted is None:
+        return
+    known = [f"{prefix}__{name}" for name in accepted if name not in COMPONENTS[prefix]]
+    for name in sorted(given.keys() - accepted):
+        yield (
+            f"{prefix}__{name}={given[name]!r} is no argument of {prefix}="
+            f"{getattr(maker, '__name__', maker)}, which accepts "
+            f"{', '.join(known) or 'none'}."
+        )
+
+
+def _arguments(maker) -> list[str] | None:
+    """Return the names of a callable's arguments, or None if it may take any."""
+    if maker is None:
+        return []
+    try:
+        parameters = inspect.signature(maker).parameters.values()
+    except (TypeError, ValueError):  # not callable, or it does not tell
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return [
+        p.name
+        for p in parameters
+        if p.kind not in (p.VAR_POSITIONAL, p.POSITIONAL_ONLY)
+    ]
+
+
+def _unknown_callbacks(net) -> Iterator[str]:
+    given = net.get_params_for("callbacks")
+    if not given or net.callbacks == "disable":
+        return
+    # Early stopping has its parameters while it is off, too: a search may turn it on.
+    names = {name for name, _ in net._uniquely_named_callbacks()} | {"early_stopping"}
+    for name, value in sorted(given.items()):
+        if name.split("__")[0] not in names:
+            yield (
+                f"callbacks__{name}={value!r} names no callback; there are "
+                f"{', '.join(sorted(names))}."
+            )
 
 
 def resolve_device(device) -> torch.device:

@@ -32,6 +32,33 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
 
 
+def make_generator(seed: int, device="cpu") -> torch.Generator:
+    """Return a generator that draws what torch's own one would, if seeded so."""
+    generator = torch.Generator(device)
+    generator.manual_seed(seed)
+    return generator
+
+
+@contextmanager
+def borrowed(generator: torch.Generator, device: torch.device) -> Iterator[None]:
+    """Let torch's own generator draw what `generator`, of the CPU, would draw next.
+
+    That of another device is seeded with what `generator` draws.
+    """
+    accelerators = [] if device.type == "cpu" else [device]
+    with (
+        _GENERATORS,
+        torch.random.fork_rng(accelerators, device_type=_fork_type(device)),
+    ):
+        for accelerator in accelerators:
+            seed = torch.randint(2**62, (), generator=generator).item()
+            with torch.get_device_module(accelerator).device(accelerator):
+                torch.get_device_module(accelerator).manual_seed(seed)
+        torch.default_generator.set_state(generator.get_state())
+        yield
+        generator.set_state(torch.default_generator.get_state())
+
+
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch, NumPy and random; on leaving, put back the states they had."""

@@ -1,7 +1,7 @@
 """RegularizedNetRegressor."""
 
 import numpy as np
-from sklearn.utils.validation import check_array
+from sklearn.utils.validation import check_array, check_is_fitted
 from skorch import NeuralNetRegressor
 from torch import nn
 
@@ -66,6 +66,7 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
             "False trains on y as it is",
         )
     }
+    _learned = "target_mean_"
     _target_checks = {"y_numeric": True, "multi_output": True}
     _stratified = False
     _score_callbacks = ()
@@ -94,6 +95,10 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         self.target_mean_ = np.zeros(y.shape[1])
         self.target_scale_ = np.ones(y.shape[1])
         if self.scale_target:
+            if (
+                weight is not None
+            ):  # a sum is not the same, to the bit, with zeros in it
+                y, weight = y[weight > 0], weight[weight > 0]
             self.target_mean_ = np.average(y, axis=0, weights=weight)
             squares = np.square(y - self.target_mean_)
             deviation = np.sqrt(np.average(squares, axis=0, weights=weight))
@@ -141,6 +146,7 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
             As y was in ``fit``.
         """
         outputs = self._outputs(X)
+        check_is_fitted(self)  # weights that were loaded do not tell the scale of y
         if self._session is None:  # callbacks compare with encoded targets
             y = outputs * self.target_scale_ + self.target_mean_
             with np.errstate(over="ignore"):  # an error says it

@@ -131,7 +131,7 @@ def captions(result: dict) -> dict[str, str]:
     return {
         "test-accuracy": "Accuracy of the net that a fit returns on the test "
         f"images{bars}; points are seeds.",
-        "norm": f"Frobenius norm of all its parameters together{bars}; points are seeds.",
+        "norm": f"Frobenius norm of its parameters together{bars}; points are seeds.",
         "seconds": f"How long a fit takes{bars}; points are seeds.",
         "accuracy": "Accuracy on training (solid) and validation images (dashed) after "
         f"each epoch{bands}. Early stopping is that without regularisation, cut short.",

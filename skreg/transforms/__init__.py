@@ -5,7 +5,7 @@ augmentation by modules that change a batch of training images at random, each i
 by random numbers of its own.
 """
 
-from skreg.transforms._adapter import as_augmentation
+from skreg.transforms._adapter import as_augmentation, is_sample_augmentation
 from skreg.transforms._augmentation import (
     GaussianNoise,
     RandomFlip,
@@ -27,4 +27,5 @@ __all__ = [
     "RandomRotation",
     "RandomShift",
     "as_augmentation",
+    "is_sample_augmentation",
 ]

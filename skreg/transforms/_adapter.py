@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from skreg.transforms._augmentation import SampleAugmentation, check_batch
 
-__all__ = ["as_augmentation"]
+__all__ = ["as_augmentation", "is_sample_augmentation"]
 
 
 def as_augmentation(augment) -> Callable[[Tensor], Tensor] | None:
@@ -57,10 +57,18 @@ def as_augmentation(augment) -> Callable[[Tensor], Tensor] | None:
             f"augment={augment!r} is not None, an nn.Module, a transform of "
             f"torchvision or another callable; {_remedy(augment)}."
         )
-    parts = list(augment.modules()) if isinstance(augment, nn.Module) else [augment]
-    if all(isinstance(part, SampleAugmentation | nn.Sequential) for part in parts):
+    if is_sample_augmentation(augment):
         return augment
+    parts = list(augment.modules()) if isinstance(augment, nn.Module) else [augment]
     return _Adapter(augment, each_sample=any(map(_is_from_torchvision, parts)))
+
+
+def is_sample_augmentation(augment) -> bool:
+    """Tell whether something is an augmentation of this package, or made of them."""
+    return isinstance(augment, nn.Module) and all(
+        isinstance(part, SampleAugmentation | nn.Sequential)
+        for part in augment.modules()
+    )
 
 
 class _Adapter(nn.Module):

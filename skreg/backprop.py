@@ -1,0 +1,373 @@
+r"""Backpropagation written out for fully connected nets, of one or of a stack of them.
+
+With :math:`h_0 = x`, layer *i* computes :math:`z_i = h_{i-1} W_i^\top + b_i` and
+:math:`h_i = a(z_i)`. From the gradient :math:`\delta_i` of the loss in :math:`z_i`
+
+.. math:: \nabla_{W_i} = \delta_i^\top h_{i-1}, \quad
+    \nabla_{b_i} = \sum_n \delta_i, \quad
+    \delta_{i-1} = (\delta_i W_i) \odot a'(z_{i-1}).
+
+On small nets autograd's bookkeeping takes longer than the arithmetic: these are the
+same matrix products without it. Gradients are *added* to what the gradient tensors
+hold, so that a penalty's can be written there first, or replace it.
+
+A stack of B nets has weights of shape (B, out, in), and inputs of shape (B, n, in), or
+`Parts` if some of its nets see the same. Nothing mixes the nets.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from skreg.modules import FullyConnected
+
+__all__ = ["Backprop", "Parts", "fully_connected_layers", "loss_head"]
+
+_aten = torch.ops.aten
+
+# From the gradient in the output of an activation and that output to the gradient in
+# its input, which overwrites the former.
+ACTIVATION_BACKWARD: dict[type, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
+    nn.ReLU: lambda _, d, h: _aten.threshold_backward.grad_input(d, h, 0, grad_input=d),
+    nn.LeakyReLU: lambda layer, d, h: _aten.leaky_relu_backward.grad_input(
+        d, h, layer.negative_slope, True, grad_input=d
+    ),
+    nn.Tanh: lambda _, d, h: _aten.tanh_backward.grad_input(d, h, grad_input=d),
+    nn.Sigmoid: lambda _, d, h: _aten.sigmoid_backward.grad_input(d, h, grad_input=d),
+}
+
+ACTIVATION_FORWARD: dict[type, Callable[[nn.Module, Tensor], Tensor]] = {
+    nn.ReLU: lambda _, z: z.relu_(),
+    nn.LeakyReLU: lambda layer, z: nn.functional.leaky_relu_(z, layer.negative_slope),
+    nn.Tanh: lambda _, z: z.tanh_(),
+    nn.Sigmoid: lambda _, z: z.sigmoid_(),
+}
+
+
+def fully_connected_layers(
+    module: nn.Module, sample_shape: Sequence[int]
+) -> list[nn.Module] | None:
+    """Return the layers of `module` if this file can stand in for its autograd.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A `FullyConnected` net, or an ``nn.Sequential`` of linear layers, dropout, and
+        activations whose slope follows from their output.
+    sample_shape : sequence of int
+        Shape of one input.
+
+    Returns
+    -------
+    list of nn.Module or None
+        Linear, activation and dropout layers, for inputs of shape (n, features). None
+        for any other architecture, or with hooks, or with frozen or shared weights.
+    """
+    if isinstance(module, FullyConnected):
+        if type(module).forward is not FullyConnected.forward:
+            return None
+        layers = module.layers()
+    elif type(module) is nn.Sequential:
+        layers = [layer for layer in module if type(layer) is not nn.Identity]
+        if layers and type(layers[0]) is nn.Flatten:
+            if (layers[0].start_dim, layers[0].end_dim) != (1, -1):
+                return None
+            del layers[0]
+        elif len(sample_shape) != 1:
+            return None
+    else:
+        return None
+    linear = [layer for layer in layers if type(layer) is nn.Linear]
+    others = [layer for layer in layers if type(layer) is not nn.Linear]
+    weights = [parameter for layer in linear for parameter in layer.parameters()]
+    plain = (
+        linear
+        and type(layers[0]) is nn.Linear
+        and all(type(layer) in {nn.Dropout, *ACTIVATION_FORWARD} for layer in others)
+        and len(linear) == len(set(linear))
+        and list(map(id, weights)) == list(map(id, module.parameters()))
+        and all(w.requires_grad and not _has_hooks(w) for w in weights)
+        and not any(map(_has_hooks, module.modules()))
+    )
+    return layers if plain else None
+
+
+HOOKS = (
+    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"),
+    *("_backward_pre_hooks", "_post_accumulate_grad_hooks"),
+)
+
+
+def _has_hooks(thing) -> bool:
+    return any(getattr(thing, name, None) for name in HOOKS)
+
+
+class Parts(NamedTuple):
+    """Inputs of a stack of which neighbours see the same.
+
+    Attributes
+    ----------
+    parts : list of Tensor of shape (n_s, features)
+    rows : list of slice
+        The nets that see each of `parts`; together, all nets.
+    """
+
+    parts: list[Tensor]
+    rows: list[slice]
+
+    @property
+    def n(self) -> int:
+        """The largest number of samples; the rows of others are filled up."""
+        return max(map(len, self.parts))
+
+
+class Backprop:
+    """Forward and backward pass of one net, or of a stack of nets of one shape.
+
+    Parameters
+    ----------
+    layers : sequence of nn.Module
+        From `fully_connected_layers`; of any one net of a stack.
+    weights : mapping of nn.Parameter to Tensor
+        Values of the parameters of `layers`; (B, *shape) for a stack.
+    gradients : mapping of nn.Parameter to Tensor
+        Where the gradients go; contiguous, of the same shapes.
+    draw_noise : callable
+        Maps a dropout layer and a tensor to what the tensor is multiplied with, of
+        the same shape; or to None for no dropout.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[nn.Module],
+        weights: Mapping[nn.Parameter, Tensor],
+        gradients: Mapping[nn.Parameter, Tensor],
+        draw_noise: Callable[[nn.Module, Tensor], Tensor | None],
+    ):
+        self.steps = [_make_step(x, weights, gradients, draw_noise) for x in layers]
+
+    def forward(self, x: Tensor | Parts, training: bool) -> Tensor:
+        """Return the outputs, of shape (n, out) or (B, n, out); in training, drop."""
+        for step in self.steps:
+            x = step.forward(x, training)
+        return x
+
+    def backward(self, gradient: Tensor, accumulate: bool) -> None:
+        """Write the gradients of the weights at the last ``forward``.
+
+        Parameters
+        ----------
+        gradient : Tensor
+            Of the loss in the outputs, of their shape; may be overwritten.
+        accumulate : bool
+            Add to the gradient tensors, instead of replacing what they hold.
+        """
+        for step in reversed(self.steps[1:]):
+            gradient = step.backward(gradient, accumulate)
+        self.steps[0].backward(gradient, accumulate, into_inputs=False)
+
+
+def _make_step(layer, weights, gradients, draw_noise):
+    if type(layer) is nn.Dropout:
+        return _Dropout(layer, draw_noise)
+    if type(layer) is not nn.Linear:
+        return _Activation(layer)
+    weight, bias = weights[layer.weight], weights.get(layer.bias)
+    kind = _Linear if weight.ndim == 2 else _StackedLinear
+    return kind(weight, bias, gradients[layer.weight], gradients.get(layer.bias))
+
+
+class _Linear:
+    def __init__(self, weight, bias, weight_gradient, bias_gradient):
+        self.weight, self.bias = weight, bias
+        self.weight_gradient, self.bias_gradient = weight_gradient, bias_gradient
+
+    def forward(self, x, training):
+        self.x = x
+        if self.bias is None:
+            return torch.mm(x, self.weight.t())
+        return torch.addmm(self.bias, x, self.weight.t())
+
+    def backward(self, d, accumulate, into_inputs=True):
+        if accumulate:
+            self.weight_gradient.addmm_(d.t(), self.x)
+        else:
+            torch.mm(d.t(), self.x, out=self.weight_gradient)
+        if self.bias is not None:
+            if accumulate:
+                self.bias_gradient += d.sum(0)
+            else:
+                torch.sum(d, 0, out=self.bias_gradient)
+        return torch.mm(d, self.weight) if into_inputs else None
+
+
+class _StackedLinear(_Linear):
+    def forward(self, x, training):
+        self.x = x
+        if isinstance(x, Parts):
+            return self._forward_parts(x)
+        if self.bias is None:
+            return torch.bmm(x, self.weight.mT)
+        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.mT)
+
+    def _forward_parts(self, x):
+        # The weights of nets that see the same inputs are rows of one matrix.
+        n_nets, n_out, n_in = self.weight.shape
+        z = self.weight.new_zeros(x.n, n_nets, n_out)
+        for part, rows in zip(x.parts, x.rows, strict=True):
+            weight = self.weight[rows].view(-1, n_in).t()
+            out = z[: len(part), rows].flatten(1)
+            if self.bias is None:
+                torch.mm(part, weight, out=out)
+            else:
+                torch.addmm(self.bias[rows].view(-1), part, weight, out=out)
+        return z.transpose(0, 1)
+
+    def backward(self, d, accumulate, into_inputs=True):
+        beta = 1 if accumulate else 0
+        if isinstance(self.x, Parts):
+            self._backward_parts(d, beta)
+        else:
+            gradient = self.weight_gradient
+            torch.baddbmm(gradient, d.mT, self.x, beta=beta, out=gradient)
+        if self.bias is not None:
+            if accumulate:
+                self.bias_gradient += d.sum(1)
+            else:
+                torch.sum(d, 1, out=self.bias_gradient)
+        return torch.bmm(d, self.weight) if into_inputs else None
+
+    def _backward_parts(self, d, beta):
+        d = d.transpose(0, 1)  # (n, B, n_out)
+        for part, rows in zip(self.x.parts, self.x.rows, strict=True):
+            gradient = self.weight_gradient[rows].view(-1, part.shape[1])
+            part_of_d = d[: len(part), rows].reshape(len(part), -1)
+            torch.addmm(gradient, part_of_d.t(), part, beta=beta, out=gradient)
+
+
+class _Activation:
+    def __init__(self, layer):
+        self.layer = layer
+        self._forward = ACTIVATION_FORWARD[type(layer)]
+        self._backward = ACTIVATION_BACKWARD[type(layer)]
+
+    def forward(self, z, training):
+        # In place: what it overwrites was made by the layer before, and is its own.
+        self.h = self._forward(self.layer, z)
+        return self.h
+
+    def backward(self, d, accumulate):
+        return self._backward(self.layer, d, self.h)
+
+
+class _Dropout:
+    def __init__(self, layer, draw_noise):
+        self.layer = layer
+        self.draw_noise = draw_noise
+
+    def forward(self, x, training):
+        self.noise = self.draw_noise(self.layer, x) if training else None
+        return x if self.noise is None else x * self.noise
+
+    def backward(self, d, accumulate):
+        return d if self.noise is None else d.mul_(self.noise)
+
+
+# -- losses ---------------------------------------------------------------------------
+
+
+def loss_head(criterion) -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """Return the function that stands in for `criterion` and its gradient.
+
+    Parameters
+    ----------
+    criterion : nn.Module
+
+    Returns
+    -------
+    callable or None
+        Maps (outputs, targets, scale) to the loss and its gradient in the outputs.
+        `scale` is what each sample's loss is multiplied with before the sum: 1 / n, or
+        the weights of the samples divided by n, as a tensor of shape (n,) or (B, n).
+        Targets of shape (n, ...) are those of all nets of a stack.
+        The loss is of shape () or, for a stack, (B,). None for a criterion that is
+        not ``nn.CrossEntropyLoss`` or ``nn.MSELoss`` with the mean over samples.
+    """
+    if getattr(criterion, "reduction", None) != "mean" or _has_hooks(criterion):
+        return None
+    if type(criterion) is nn.MSELoss:
+        return squared_error
+    if type(criterion) is not nn.CrossEntropyLoss:
+        return None
+    if criterion.weight is not None or criterion.ignore_index >= 0:
+        return None
+    smoothing = criterion.label_smoothing
+
+    def head(outputs, targets, scale):
+        return cross_entropy(outputs, targets, scale, smoothing)
+
+    return head
+
+
+def cross_entropy(
+    outputs: Tensor,
+    targets: Tensor,
+    scale: float | Tensor,
+    label_smoothing: float | Tensor = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy of logits and class indices, and its gradient.
+
+    Parameters
+    ----------
+    outputs : Tensor of shape (n, n_classes) or (B, n, n_classes)
+    targets : Tensor of int64 of shape (n,) or (B, n)
+    scale : float or Tensor of shape (n,) or (B, n)
+    label_smoothing : float or Tensor of shape (B, 1, 1), default=0.0
+
+    Returns
+    -------
+    loss : Tensor of shape () or (B,)
+    gradient : Tensor of the shape of `outputs`
+    """
+    log_p = torch.log_softmax(outputs, -1)
+    targets = targets.expand(log_p.shape[:-1]).unsqueeze(-1)
+    wanted = torch.zeros_like(log_p).scatter_(-1, targets, 1.0)
+    if isinstance(label_smoothing, Tensor) or label_smoothing:
+        wanted.mul_(1 - label_smoothing).add_(label_smoothing / outputs.shape[-1])
+    loss = _sum_of_products(log_p, wanted, scale).neg_()
+    gradient = log_p.exp_().sub_(wanted)
+    return loss, gradient.mul_(_per_sample(scale))
+
+
+def squared_error(
+    outputs: Tensor, targets: Tensor, scale: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the mean squared error over samples and outputs, and its gradient.
+
+    Parameters
+    ----------
+    outputs, targets : Tensor of shape (n, n_outputs) or (B, n, n_outputs)
+    scale : float or Tensor of shape (n,) or (B, n)
+
+    Returns
+    -------
+    loss : Tensor of shape () or (B,)
+    gradient : Tensor of the shape of `outputs`
+    """
+    scale = scale / outputs.shape[-1]
+    residual = outputs - targets
+    loss = _sum_of_products(residual, residual, scale)
+    return loss, residual.mul_(_per_sample(2 * scale))
+
+
+def _sum_of_products(a: Tensor, b: Tensor, scale: float | Tensor) -> Tensor:
+    """Return sum_i scale_i sum_k a_ik b_ik, for each net of a stack."""
+    if not isinstance(scale, Tensor) and a.ndim == 2:
+        return torch.dot(a.flatten(), b.flatten()).mul_(scale)
+    return ((a * b).sum(-1) * scale).sum(-1)
+
+
+def _per_sample(scale: float | Tensor) -> float | Tensor:
+    return scale.unsqueeze(-1) if isinstance(scale, Tensor) else scale

@@ -1,0 +1,255 @@
+"""Which fits can be trained together, with whom, and why others cannot."""
+
+import pickle
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import torch
+from torch import nn
+
+from skreg.backprop import cross_entropy, fully_connected_layers, loss_head
+from skreg.batching._jobs import Job
+from skreg.batching._vmap import FEATURE_NDIM, reason_against_vmap
+from skreg.estimators._backprop import (
+    COMPUTATION_METHODS,
+    EPOCH_METHODS,
+    KNOWN_CALLBACKS,
+)
+from skreg.estimators._base import RegularizedNet
+from skreg.estimators._data import ArrayDataset, InMemoryBatches
+from skreg.estimators._epochs import BATCH_METHODS, overridden
+from skreg.penalties import penalized_parameters
+from skreg.transforms import is_sample_augmentation
+
+__all__ = ["Candidate", "examine"]
+
+# Each treats every weight on its own, so that stacked weights train as single ones do.
+OPTIMIZERS = {
+    torch.optim.SGD,
+    torch.optim.Adam,
+    torch.optim.AdamW,
+    torch.optim.RMSprop,
+    torch.optim.Adamax,
+    torch.optim.NAdam,
+    torch.optim.RAdam,
+}
+METHODS = (
+    *BATCH_METHODS,
+    *COMPUTATION_METHODS,
+    *EPOCH_METHODS,
+    *("get_split_datasets", "get_iterator", "_training_batch", "_to_device"),
+)
+
+
+@dataclass(eq=False)
+class Candidate:
+    """A fit that can be trained in a stack, and what training it takes.
+
+    Attributes
+    ----------
+    job : Job
+    train, valid : ArrayDataset; `valid` may be None
+    batches : InMemoryBatches
+        How the training data are cut into batches.
+    valid_batch_size : int
+    layers : list of nn.Module or None
+        For written-out backpropagation; None for autograd under ``vmap``.
+    shape : tuple
+        Equal for those that can be in one stack.
+    last_epoch : int
+        Length of the history when training ends.
+    """
+
+    job: Job
+    train: ArrayDataset
+    valid: ArrayDataset | None
+    batches: InMemoryBatches
+    valid_batch_size: int
+    layers: list[nn.Module] | None
+    shape: tuple
+    last_epoch: int
+
+    @property
+    def net(self):
+        return self.job.net
+
+    @property
+    def module(self) -> nn.Module:
+        return self.job.net.module_
+
+    @property
+    def seed(self) -> int:
+        return self.job.net._seed
+
+    @property
+    def augment(self):
+        return self.job.net._session.augment
+
+    def options(self) -> dict:
+        """Return the options of the optimizer, such as ``lr``."""
+        group = self.net.optimizer_.param_groups[0]
+        return {name: value for name, value in group.items() if name != "params"}
+
+    @cached_property
+    def dropout(self) -> dict[str, float]:
+        """The probabilities of the dropout layers, by their names."""
+        return {
+            name: layer.p
+            for name, layer in self.module.named_modules()
+            if _is_dropout(layer)
+        }
+
+    @cached_property
+    def penalized(self) -> set[str]:
+        """The names of the penalised parameters."""
+        return set(penalized_parameters(self.module, self.net.penalize))
+
+
+def examine(job: Job) -> Candidate | str:
+    """Return a fit as a candidate for a stack, or the reason why it is none.
+
+    Parameters
+    ----------
+    job : Job
+
+    Returns
+    -------
+    Candidate or str
+
+    Raises
+    ------
+    Exception
+        What the fit itself would raise, as it splits off its validation data.
+    """
+    net = job.net
+    reason = _reason_against(net, job.fit_params)
+    if reason is not None:
+        return reason
+    net.check_training_readiness()
+    train, valid = net.get_split_datasets(job.X, job.y)
+    batches = net.get_iterator(train, training=True)
+    valid_batches = batches if valid is None else net.get_iterator(valid)
+    for loader in (batches, valid_batches):
+        if type(loader) is not InMemoryBatches:
+            return "its data are not arrays in memory, in batches of the default kind"
+    layers = fully_connected_layers(net.module_, net.input_shape_)
+    if layers is None:
+        X, _, _ = train.tensors(net.device_)
+        reason = reason_against_vmap(net.module_, X[:2].to(net._torch_dtype))
+        if reason is not None:
+            return reason
+    shape = (
+        *(net.device_, net._torch_dtype, type(net.optimizer_), net.input_shape_),
+        *(batches.batch_size, len(batches), valid is None),
+        _signature(net.module_),
+        _signature(net.criterion_, ignored=("label_smoothing",)),
+        type(net),
+        net._n_outputs,
+    )
+    if layers is None and _has_batch_norm(net.module_):
+        # The rows that fill up a smaller batch would enter its statistics.
+        shape = (*shape, len(train))
+    last_epoch = len(net.history) + net.max_epochs
+    return Candidate(
+        *(job, train, valid, batches, valid_batches.batch_size, layers),
+        shape,
+        last_epoch,
+    )
+
+
+def _reason_against(net, fit_params) -> str | None:
+    name, optimizer = type(net).__name__, net.optimizer_
+    changed = overridden(net, RegularizedNet, METHODS)
+    unknown = [
+        type(callback).__name__
+        for _, callback in net.callbacks_
+        if type(callback) not in KNOWN_CALLBACKS
+    ]
+    augment = net._session.augment
+    group = optimizer.param_groups[0]
+    trained = [w for w in net.module_.parameters() if w.requires_grad]
+    dropout = [m for m in net.module_.modules() if _is_dropout(m)]
+    if fit_params:
+        return f"fit was given {', '.join(fit_params)}"
+    if changed:
+        return f"{name} overrides {', '.join(changed)}"
+    if unknown:
+        return f"callback {unknown[0]} may look at, or change, the net"
+    if type(optimizer) not in OPTIMIZERS or net._optimizers != ["optimizer"]:
+        return f"optimizer {type(optimizer).__name__} cannot be stacked"
+    if optimizer.state or len(optimizer.param_groups) > 1:
+        return "its optimizer has a state, or groups of parameters, already"
+    if isinstance(group["lr"], torch.Tensor):
+        return "its lr is a tensor"
+    if list(map(id, group["params"])) != list(map(id, net.module_.parameters())):
+        return "its optimizer trains something else than the parameters of the module"
+    if not trained or any(w.dtype != net._torch_dtype for w in trained):
+        return "its module has no trainable parameters, or some of another dtype"
+    if loss_head(net.criterion_) is None:
+        return f"criterion {net.criterion_!r} is none of those that can be stacked"
+    if not hasattr(net, "input_shape_"):
+        return "its data are not arrays in memory"
+    if not {type(layer) for layer in dropout} <= FEATURE_NDIM.keys():
+        return "its module has dropout layers of a rare kind"
+    if augment is not None and not is_sample_augmentation(augment):
+        return f"augment={type(augment).__name__} is none of skreg.transforms"
+    if net._session.bounds is not None:
+        return f"adversarial_eps={net.adversarial_eps!r} attacks each batch"
+    return None
+
+
+def _is_dropout(layer) -> bool:
+    return isinstance(layer, nn.modules.dropout._DropoutNd)
+
+
+def _has_batch_norm(module) -> bool:
+    batch_norm = nn.modules.batchnorm._BatchNorm
+    return any(isinstance(layer, batch_norm) for layer in module.modules())
+
+
+_STATE = ("_parameters", "_buffers", "_modules", "training", "_is_full_backward_hook")
+
+
+def _signature(module: nn.Module, ignored=()) -> tuple:
+    """Return all that decides what a module computes, but for its tensors and p.
+
+    Modules of equal signature compute the same from the same tensors.
+    """
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return (
+        tuple((name, t.shape, t.dtype, t.requires_grad) for name, t in tensors),
+        tuple(
+            (name, type(part), *_settings(part, ignored))
+            for name, part in module.named_modules(remove_duplicate=False)
+        ),
+    )
+
+
+def _settings(module, ignored) -> list:
+    skipped = {*_STATE, *ignored, *(["p"] if _is_dropout(module) else [])}
+    return [
+        (name, _frozen(value))
+        for name, value in sorted(vars(module).items())
+        if name not in skipped
+    ]
+
+
+def _frozen(value):
+    """Return something hashable that is equal only for equal values."""
+    if isinstance(value, bool | int | float | str | type | None):
+        return value
+    try:
+        return pickle.dumps(value)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return id(value)  # of a function made on the spot: equal only to itself
+
+
+def make_head(candidates: list[Candidate]):
+    """Return the loss of a stack, with its gradient; smoothing may differ by net."""
+    criteria = [candidate.net.criterion_ for candidate in candidates]
+    smoothing = [getattr(criterion, "label_smoothing", 0.0) for criterion in criteria]
+    if len(set(smoothing)) == 1:
+        return loss_head(criteria[0])
+    net = candidates[0].net
+    smoothing = torch.tensor(smoothing, device=net.device_, dtype=net._torch_dtype)
+    return partial(cross_entropy, label_smoothing=smoothing.reshape(-1, 1, 1))

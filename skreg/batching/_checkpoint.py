@@ -1,0 +1,167 @@
+"""Results of tasks on disk, so that a search that was killed goes on where it was."""
+
+import hashlib
+import os
+import pickle
+import tempfile
+import warnings
+from collections import Counter
+from contextvars import ContextVar
+from pathlib import Path
+
+from skreg.batching._fingerprint import Fingerprints
+from skreg.batching._tasks import current_task
+
+__all__ = ["Checkpoint", "Keeper", "Kept"]
+
+_HEAD = b"skreg result 1\n"
+
+# The key of the task at hand; inner tasks are told apart by the task they belong to.
+_scope = ContextVar("scope", default="")
+
+
+class Checkpoint:
+    """A folder of results, one file each.
+
+    Parameters
+    ----------
+    path : path-like
+        Made if it does not exist. Files are pickles: only use a folder whose contents
+        you trust.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(
+                f"checkpoint={str(path)!r} is a file; give the path of a folder, in "
+                "which the results of fits are to be kept."
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def load(self, key: str) -> tuple[bool, object]:
+        """Return whether there is a result, and the result."""
+        file = self._file(key)
+        if not file.exists():
+            return False, None
+        try:
+            return True, _unpack(file.read_bytes())
+        except Exception as error:
+            warnings.warn(
+                f"The result in {file} is damaged ({error!r}); it is computed anew.",
+                stacklevel=2,
+            )
+            return False, None
+
+    def save(self, key: str, result) -> None:
+        """Keep a result; warn, and go on, if that is not possible."""
+        try:
+            self._write(self._file(key), _pack(result))
+        except Exception as error:
+            warnings.warn(
+                f"A result cannot be kept in checkpoint={str(self.path)!r}, and the "
+                f"search goes on without ({error!r}).",
+                stacklevel=2,
+            )
+
+    def _file(self, key) -> Path:
+        return self.path / key[:2] / f"{key}.pickle"
+
+    def _write(self, file, content) -> None:
+        file.parent.mkdir(exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=file.parent, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as part:
+                part.write(content)
+            os.replace(name, file)
+        except BaseException:
+            os.unlink(name)
+            raise
+
+
+class Keeper:
+    """Answers the tasks of one call from a checkpoint, and keeps what they return.
+
+    Of the tasks of an inner call, only those that train nets are kept.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    counts : Counter
+        How often the outermost calls have made which task: the same task twice is two
+        tasks, of which each draws its own random numbers.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, counts: Counter):
+        self.checkpoint = checkpoint
+        self.scope = _scope.get()
+        self.is_inner = current_task() is not None
+        self.counts = Counter() if self.is_inner else counts
+        self._fingerprints = Fingerprints()
+
+    def keep(self, function, args: tuple, kwargs: dict) -> tuple:
+        """Return the task, as one that is answered from the checkpoint if possible."""
+        if self.is_inner and not self.scope:  # the outer task has no name
+            return function, args, kwargs
+        try:
+            name = self._fingerprints.of(self.scope, function, args, kwargs)
+        except Exception as error:
+            warnings.warn(
+                "A task is not kept in the checkpoint, since its arguments cannot be "
+                f"told from others ({error!r}).",
+                stacklevel=2,
+            )
+            return function, args, kwargs
+        self.counts[name] += 1
+        key = hashlib.sha256(f"{name} {self.counts[name]}".encode()).hexdigest()[:40]
+        return Kept(self.checkpoint, key, function, self.is_inner), args, kwargs
+
+
+class Kept:
+    """A function whose result is on disk, or will be."""
+
+    def __init__(self, checkpoint, key, function, only_nets):
+        self.checkpoint = checkpoint
+        self.key = key
+        self.function = function
+        self.only_nets = only_nets
+
+    def __call__(self, *args, **kwargs):
+        found, result = self.recall()
+        if found:
+            return result
+        token = _scope.set(self.key)
+        task = current_task()
+        n_fits = task.n_fits
+        try:
+            result = self.function(*args, **kwargs)
+        finally:
+            _scope.reset(token)
+        if task.n_fits > n_fits or not self.only_nets:
+            self.keep(result)
+        return result
+
+    def recall(self) -> tuple[bool, object]:
+        return self.checkpoint.load(self.key)
+
+    def keep(self, result) -> None:
+        if not _has_failed(result):
+            self.checkpoint.save(self.key, result)
+
+
+def _has_failed(result) -> bool:
+    """Tell a fit whose scores are ``error_score``; a rerun gives it another chance."""
+    return isinstance(result, dict) and result.get("fit_error") is not None
+
+
+def _pack(result) -> bytes:
+    content = pickle.dumps(result, protocol=5)
+    return _HEAD + hashlib.sha256(content).digest() + content
+
+
+def _unpack(data: bytes):
+    start = len(_HEAD) + hashlib.sha256().digest_size
+    head, digest, content = data[: len(_HEAD)], data[len(_HEAD) : start], data[start:]
+    if head != _HEAD or hashlib.sha256(content).digest() != digest:
+        raise ValueError("not what was written")
+    return pickle.loads(content)

@@ -1,0 +1,109 @@
+"""How many nets to stack: what fits into memory, and is faster than one by one."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+
+from skreg.batching._candidates import Candidate
+from skreg.batching._memory import memory
+from skreg.batching._vmap import VmappedModule
+
+__all__ = ["stack_size"]
+
+MIN_STACK = 3  # what stacks cost besides the arithmetic pays off from here on
+# On a CPU a step goes through all weights several times; these fit into its caches.
+CACHED_BYTES = 6 * 2**20
+N_RACED = 8
+
+
+def stack_size(candidates: Sequence[Candidate]) -> int:
+    """Return how many of these nets, of one shape, to train as one; 1 for none.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+    """
+    first = candidates[0]
+    weights = sum(w.nbytes for w in first.module.parameters())
+    # Weights, gradients and two tensors of the optimizer's; what backward needs.
+    needed = 4 * weights + _activation_bytes(first)
+    if first.net.device_.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(first.net.device_)
+        size = int(free / 2 // needed)
+    else:
+        size = int(min(memory() / 8 // needed, CACHED_BYTES // weights))
+    size = min(size, len(candidates))
+    if size < MIN_STACK:
+        return 1
+    if first.layers is None and first.net.device_.type == "cpu":
+        X, _, _ = first.train.tensors(first.net.device_)
+        batch = X[: first.batches.batch_size].to(first.net._torch_dtype)
+        if not wins_race(first.module, batch, min(size, N_RACED)):
+            return 1
+    return size
+
+
+def _activation_bytes(candidate: Candidate) -> int:
+    """Return the bytes that a batch takes on its way through a net, and back."""
+    n_samples = min(candidate.batches.batch_size, len(candidate.train))
+    X, _, _ = candidate.train.tensors(candidate.net.device_)
+    if candidate.layers is None:
+        sample = X[:2].to(candidate.net._torch_dtype)
+        per_sample = _saved_bytes(candidate.module, sample) / len(sample)
+    else:
+        linear = [la for la in candidate.layers if isinstance(la, nn.Linear)]
+        per_sample = X.itemsize * sum(layer.out_features for layer in linear)
+    return int(3 * n_samples * per_sample)
+
+
+def _saved_bytes(module: nn.Module, x: Tensor) -> int:
+    """Return the size of what autograd keeps of a forward pass."""
+    saved = {}
+
+    def note(tensor):
+        saved[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    own = {w.data_ptr() for w in module.parameters()}
+    module = deepcopy(module).eval()
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        module(x)
+    return sum(n_bytes for pointer, n_bytes in saved.items() if pointer not in own)
+
+
+def wins_race(module: nn.Module, x: Tensor, n_copies: int) -> bool:
+    """Tell whether `n_copies` of a module run faster under vmap than one by one.
+
+    Parameters
+    ----------
+    module : nn.Module
+        It is not changed.
+    x : Tensor
+        A batch.
+    n_copies : int
+    """
+    single = deepcopy(module).eval()
+    tensors = {**dict(single.named_parameters()), **dict(single.named_buffers())}
+    trained = {name for name, w in single.named_parameters() if w.requires_grad}
+    copies = {n: torch.stack([t.detach()] * n_copies) for n, t in tensors.items()}
+    weights = {name: copies.pop(name) for name in trained}
+    gradients = {name: torch.zeros_like(w) for name, w in weights.items()}
+    stack = VmappedModule(single, weights, gradients, copies, lambda *args: None)
+
+    def run_one():
+        single(x).sum().backward()
+
+    def run_stack():
+        outputs = stack.forward(x, training=True, shared=True)
+        stack.backward(torch.ones_like(outputs), accumulate=True)
+
+    times = {run_one: [], run_stack: []}
+    for _ in range(3):  # the first time of each includes preparations
+        for run, seconds in times.items():
+            start = perf_counter()
+            run()
+            seconds.append(perf_counter() - start)
+    return min(times[run_stack]) < n_copies * min(times[run_one])

@@ -1,0 +1,242 @@
+"""Epochs of a stack, and what each net and its callbacks learn of them.
+
+The callbacks that the package knows are not called for each net: what they would write
+is computed for all nets at once. Those that decide something are.
+"""
+
+from time import time
+
+import numpy as np
+import torch
+from skorch.callbacks import EpochTimer, PassthroughScoring
+
+from skreg.batching._streams import DataPool, Evaluation
+from skreg.callbacks import (
+    AccuracyTracker,
+    DivergenceGuard,
+    EarlyStopping,
+    EpochLog,
+    NormTracker,
+    StopTraining,
+)
+from skreg.penalties import total_norm
+
+__all__ = ["StackEpochs"]
+
+
+class StackEpochs:
+    """Runs the epochs of a stack.
+
+    Parameters
+    ----------
+    stack : Stack
+    pool : DataPool
+    """
+
+    def __init__(self, stack, pool: DataPool):
+        self.stack = stack
+        candidates = stack.candidates
+        self.validation = self.training = None
+        first = candidates[0]
+        if first.valid is not None:
+            valid = [candidate.valid for candidate in candidates]
+            self.validation = Evaluation(
+                candidates, valid, first.valid_batch_size, pool
+            )
+        if any(_tracks_training(candidate.net) for candidate in candidates):
+            train = [candidate.train for candidate in candidates]
+            self.training = Evaluation(candidates, train, first.valid_batch_size, pool)
+
+    def run_one(self) -> list[int]:
+        """Run an epoch; return the rows of the nets whose training has ended."""
+        start = time()
+        for candidate in self.stack.candidates:
+            _begin(candidate)
+        numbers = _Numbers()
+        self._train(numbers)
+        self._validate(numbers)
+        if self.training is not None:
+            numbers.train_hits = self._count_hits()
+        numbers.norms = {k: v.tolist() for k, v in self.stack.norms().items()}
+        numbers.average()
+        numbers.seconds = (time() - start) / len(self.stack)
+        return [
+            row
+            for row, candidate in enumerate(self.stack.candidates)
+            if _end(candidate, numbers.of(row))
+        ]
+
+    def _train(self, numbers) -> None:
+        self.stack.streams.begin_epoch()
+        objectives, penalties = [], []
+        for i in range(len(self.stack.candidates[0].batches)):
+            objective, penalty, sizes = self.stack.step(i)
+            objectives.append(objective)
+            penalties.append(
+                torch.zeros_like(objective) if penalty is None else penalty
+            )
+            numbers.train_sizes.append(sizes)
+        numbers.train_losses = torch.stack(objectives).cpu().double().numpy()
+        numbers.penalties = torch.stack(penalties).cpu().double().numpy()
+
+    @torch.no_grad()
+    def _validate(self, numbers) -> None:
+        if self.validation is None:
+            return
+        losses, hits = [], 0
+        classifies = self._classifies()
+        for samples in self.validation:
+            outputs = self.stack.outputs(samples)
+            losses.append(self.stack.head(outputs, samples.y, samples.scale)[0])
+            hits = hits + _hits(outputs, samples) if classifies else 0
+            numbers.valid_sizes.append(samples.sizes)
+        numbers.valid_losses = torch.stack(losses).cpu().double().numpy()
+        numbers.valid_hits = hits.tolist() if classifies else None
+
+    @torch.no_grad()
+    def _count_hits(self) -> list[int]:
+        hits = sum(
+            _hits(self.stack.outputs(samples), samples) for samples in self.training
+        )
+        return hits.tolist()
+
+    def _classifies(self) -> bool:
+        return any(
+            type(callback) is AccuracyTracker
+            for candidate in self.stack.candidates
+            for _, callback in candidate.net.callbacks_
+        )
+
+
+def _hits(outputs, samples) -> torch.Tensor:
+    """Return the number of correct predictions of each net."""
+    hits = outputs.argmax(-1) == samples.y
+    if not samples.shared:
+        hits &= samples.scale > 0
+    return hits.sum(-1)
+
+
+def _tracks_training(net) -> bool:
+    return any(
+        type(callback) is AccuracyTracker and callback.on_train
+        for _, callback in net.callbacks_
+    )
+
+
+class _Numbers:
+    """What an epoch has shown of all nets."""
+
+    def __init__(self):
+        self.train_sizes, self.valid_sizes = [], []
+        self.valid_losses = self.valid_hits = self.train_hits = None
+
+    def average(self) -> None:
+        """Take the means of the batches' losses, by their sizes, for all nets."""
+        sizes = np.array(self.train_sizes)
+        self.averages = {
+            "train_loss": np.average(self.train_losses, axis=0, weights=sizes),
+            "train_penalty": np.average(self.penalties, axis=0, weights=sizes),
+        }
+        if self.valid_losses is not None:
+            sizes = np.array(self.valid_sizes)
+            # Where a smaller data set has no batch left, its loss is that of nothing.
+            losses = np.where(sizes > 0, self.valid_losses, 0)
+            self.averages["valid_loss"] = np.average(losses, axis=0, weights=sizes)
+        self.averages = {name: mean.tolist() for name, mean in self.averages.items()}
+
+    def of(self, row: int) -> dict:
+        """Return what it has shown of one net."""
+        sizes = [batch[row] for batch in self.train_sizes]
+        train = {
+            "train_loss": self.train_losses[:, row].tolist(),
+            "train_penalty": self.penalties[:, row].tolist(),
+            "train_batch_size": sizes,
+        }
+        found = {
+            "averages": {name: means[row] for name, means in self.averages.items()},
+            "batches": _rows(train),
+            "counts": {"train_batch_count": len(sizes)},
+            "norms": {name: norms[row] for name, norms in self.norms.items()},
+            "seconds": self.seconds,
+        }
+        if self.train_hits is not None:
+            found["train_hits"] = self.train_hits[row]
+        if self.valid_losses is None:
+            return found
+        sizes = [batch[row] for batch in self.valid_sizes if batch[row]]
+        losses = self.valid_losses[: len(sizes), row].tolist()
+        found["batches"] += _rows({"valid_loss": losses, "valid_batch_size": sizes})
+        found["counts"]["valid_batch_count"] = len(sizes)
+        if self.valid_hits is not None:
+            found["valid_hits"] = self.valid_hits[row]
+        return found
+
+
+def _rows(columns: dict) -> list[dict]:
+    return [
+        dict(zip(columns, row, strict=True))
+        for row in zip(*columns.values(), strict=True)
+    ]
+
+
+def _begin(candidate) -> None:
+    net, tasks = candidate.net, candidate.net._session.tasks
+    net.on_epoch_begin(net)
+    if tasks:
+        candidate.job.run(tasks.begin_epoch, net)
+
+
+def _end(candidate, found: dict) -> bool:
+    """Write the history of a net; return whether its training has ended."""
+    net, tasks, job = candidate.net, candidate.net._session.tasks, candidate.job
+    epoch = net.history[-1]
+    epoch["batches"] += found["batches"]
+    epoch.update(found["counts"])
+    try:
+        for _, callback in net.callbacks_:
+            _record(callback, candidate, found, epoch)
+        if tasks and job.run(tasks.end_epoch, net):
+            raise StopTraining
+    except Exception as error:  # of this fit, and none of the others' business
+        job.error = error
+        return True
+    return len(net.history) >= candidate.last_epoch
+
+
+def _record(callback, candidate, found, epoch) -> None:
+    """Write what a callback of a known kind would write, or let it decide."""
+    kind, net = type(callback), candidate.net
+    if kind is PassthroughScoring:
+        if callback.name in found["averages"]:
+            _record_average(callback, found["averages"][callback.name], epoch)
+    elif kind is AccuracyTracker:
+        _record_accuracy(callback, candidate, found, epoch)
+    elif kind is NormTracker:
+        norms = found["norms"]
+        epoch["param_norm"], epoch["param_norms"] = total_norm(norms.values()), norms
+    elif kind is EpochTimer:
+        epoch["dur"] = found["seconds"]
+    elif kind is DivergenceGuard:
+        signs = found["averages"]["train_loss"], total_norm(found["norms"].values())
+        if not np.isfinite(signs).all():
+            candidate.job.run(callback.on_epoch_end, net)
+    elif kind is EarlyStopping:
+        callback.on_epoch_end(net)
+    elif kind is EpochLog and net.verbose:
+        candidate.job.run(callback.on_epoch_end, net)
+
+
+def _record_average(callback, value: float, epoch: dict) -> None:
+    is_best = callback._is_best_score(value)
+    if is_best:
+        callback.best_score_ = value
+    epoch[callback.name] = value
+    if is_best is not None:
+        epoch[f"{callback.name}_best"] = bool(is_best)
+
+
+def _record_accuracy(callback, candidate, found, epoch) -> None:
+    if callback.on_train:
+        epoch["train_acc"] = found["train_hits"] / len(candidate.train)
+    elif "valid_hits" in found:
+        epoch["valid_acc"] = found["valid_hits"] / len(candidate.valid)

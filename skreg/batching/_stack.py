@@ -1,0 +1,209 @@
+"""Nets of one shape in a stack: their weights as tensors of shape (B, ...), a step."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+
+from skreg.backprop import Backprop, Parts
+from skreg.batching._candidates import Candidate, make_head
+from skreg.batching._streams import DataPool, Samples, Streams
+from skreg.batching._vmap import VmappedModule
+from skreg.estimators._steps import make_step
+from skreg.objective import stacked_penalize_into
+
+__all__ = ["Stack"]
+
+
+class Stack:
+    """The nets of some candidates of equal shape, in training.
+
+    Their modules share its memory, so that they can be looked at as they train; see
+    ``release``.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+    pool : DataPool
+    """
+
+    def __init__(self, candidates: Sequence[Candidate], pool: DataPool):
+        # Nets that see the same, and whose optimizers have the same options, are
+        # neighbours: they share a matrix product, and take their steps in one call.
+        self.candidates = sorted(
+            candidates, key=lambda c: (repr(pool.stream_key(c)), _optimizer_key(c))
+        )
+        tensors = [_named_tensors(c.module) for c in self.candidates]
+        stacked = {
+            name: torch.stack([named[name].detach() for named in tensors])
+            for name in tensors[0]
+        }
+        trained = [name for name, tensor in tensors[0].items() if tensor.requires_grad]
+        self.weights = {name: stacked[name] for name in trained}
+        self.fixed = {name: t for name, t in stacked.items() if name not in trained}
+        self.gradients = {n: torch.zeros_like(w) for n, w in self.weights.items()}
+        for row, named in enumerate(tensors):
+            for name, tensor in named.items():
+                tensor.data = stacked[name][row]
+        self.lambda1 = [self._coefficients("lambda1", name) for name in trained]
+        self.lambda2 = [self._coefficients("lambda2", name) for name in trained]
+        self.streams = Streams(self.candidates, pool)
+        self.head = make_head(self.candidates)
+        self.model = self._make_model(tensors[0])
+        self.optimizer, self.groups = self._make_optimizer()
+        self._optimizer_step = make_step(self.optimizer)
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def step(self, i: int) -> tuple[Tensor, Tensor | None, list[int]]:
+        """Train on batch `i` of the epoch.
+
+        Returns
+        -------
+        objective : Tensor of shape (B,)
+        penalty : Tensor of shape (B,) or None
+        sizes : list of int
+            Number of samples of each net.
+        """
+        samples = self.streams.batch(i)
+        with torch.no_grad():
+            outputs = self.outputs(samples, training=True)
+            loss, gradient = self.head(outputs, samples.y, samples.scale)
+            penalty = stacked_penalize_into(
+                list(self.gradients.values()),
+                list(self.weights.values()),
+                self.lambda1,
+                self.lambda2,
+            )
+            self.model.backward(gradient, accumulate=penalty is not None)
+        self._optimizer_step()
+        return loss if penalty is None else loss + penalty, penalty, samples.sizes
+
+    def outputs(self, samples: Samples, training: bool = False) -> Tensor:
+        """Return the outputs of all nets, of shape (B, n, n_outputs)."""
+        if not isinstance(self.model, Backprop):
+            return self.model.forward(samples.stacked(), training, samples.shared)
+        if samples.shared or 4 * len(samples.parts) <= len(self):
+            parts = [part.flatten(start_dim=1) for part in samples.parts]
+            return self.model.forward(Parts(parts, samples.rows), training)
+        return self.model.forward(samples.stacked().flatten(start_dim=2), training)
+
+    def norms(self) -> dict[str, Tensor]:
+        """Return the norm of each parameter, of shape (B,)."""
+        parameters = {name for name, _ in self.candidates[0].module.named_parameters()}
+        return {
+            name: torch.linalg.vector_norm(tensor.flatten(1), dim=1)
+            for name, tensor in {**self.weights, **self.fixed}.items()
+            if name in parameters
+        }
+
+    def release(self, rows: Sequence[int]) -> None:
+        """Give nets memory of their own, and their optimizers the state they are in."""
+        for row in rows:
+            candidate = self.candidates[row]
+            for tensor in _named_tensors(candidate.module).values():
+                tensor.data = tensor.detach().clone()
+            self._hand_over_state(row)
+
+    # -- making ---------------------------------------------------------------------
+
+    def _coefficients(self, attribute: str, name: str) -> Tensor | None:
+        values = [
+            getattr(c.net, attribute) if name in c.penalized else 0.0
+            for c in self.candidates
+        ]
+        return self._tensor(values) if any(values) else None
+
+    def _tensor(self, values) -> Tensor:
+        net = self.candidates[0].net
+        return torch.tensor(values, dtype=net._torch_dtype, device=net.device_)
+
+    def _make_model(self, named):
+        first = self.candidates[0]
+        if first.layers is None:
+            return VmappedModule(
+                *(first.module, self.weights, self.gradients, self.fixed),
+                self.streams.draw_noise,
+            )
+        names = {id(layer): name for name, layer in first.module.named_modules()}
+        parameters = {named[name]: weight for name, weight in self.weights.items()}
+        gradients = {named[name]: grad for name, grad in self.gradients.items()}
+
+        def draw_noise(layer: nn.Module, x: Tensor) -> Tensor | None:
+            return self.streams.draw_noise(names[id(layer)], x)
+
+        return Backprop(first.layers, parameters, gradients, draw_noise)
+
+    def _make_optimizer(self):
+        """Make one optimizer, with a group of views for each set of options."""
+        groups, slices, start = [], [], 0
+        for _, members in groupby(self.candidates, _optimizer_key):
+            members = list(members)
+            rows = slice(start, start + len(members))
+            views = []
+            for name, weight in self.weights.items():
+                view = nn.Parameter(weight[rows])
+                view.grad = self.gradients[name][rows]
+                views.append(view)
+            groups.append({**members[0].options(), "params": views})
+            slices.append(rows)
+            start = rows.stop
+        optimizer = type(self.candidates[0].net.optimizer_)(groups)
+        for group, rows in zip(optimizer.param_groups, slices, strict=True):
+            self._take_over_state(optimizer, group["params"], self.candidates[rows])
+        return optimizer, slices
+
+    def _take_over_state(self, optimizer, views, members) -> None:
+        states = [_states(member) for member in members]
+        for name, view in zip(self.weights, views, strict=True):
+            if not states[0][name]:
+                continue
+            optimizer.state[view] = {
+                key: torch.stack([state[name][key] for state in states])
+                if _is_per_weight(value, view[0])
+                else _copy(value)
+                for key, value in states[0][name].items()
+            }
+
+    def _hand_over_state(self, row: int) -> None:
+        candidate = self.candidates[row]
+        optimizer = candidate.net.optimizer_
+        named = _named_tensors(candidate.module)
+        for group, rows in zip(self.optimizer.param_groups, self.groups, strict=True):
+            if not rows.start <= row < rows.stop:
+                continue
+            for name, view in zip(self.weights, group["params"], strict=True):
+                optimizer.state[named[name]] = {
+                    key: value[row - rows.start].clone()
+                    if _is_per_weight(value, view)
+                    else _copy(value)
+                    for key, value in self.optimizer.state[view].items()
+                }
+
+
+def _named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _states(candidate: Candidate) -> dict[str, dict]:
+    state = candidate.net.optimizer_.state
+    return {name: state.get(w, {}) for name, w in candidate.module.named_parameters()}
+
+
+def _optimizer_key(candidate: Candidate) -> str:
+    """Return what those have in common who take their steps together."""
+    steps = {
+        float(state["step"]) for state in _states(candidate).values() if "step" in state
+    }
+    has_state = bool(candidate.net.optimizer_.state)
+    return repr((sorted(candidate.options().items()), sorted(steps), has_state))
+
+
+def _is_per_weight(value, weight: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == weight.shape and value.ndim > 0
+
+
+def _copy(value):
+    return value.clone() if isinstance(value, Tensor) else value

@@ -1,0 +1,326 @@
+"""The samples that the nets of a stack see, step by step.
+
+A stream is a sequence of batches: of one data set, in the order that one seed gives.
+The fits of a grid with the same ``random_state`` and fold see the same stream, and it
+is made once for all of them. The random numbers of a stream are those of a single fit:
+the order comes first from a generator with the seed of the epoch, then augmentation
+and dropout, batch by batch.
+"""
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skreg.batching._candidates import Candidate
+from skreg.estimators._data import ArrayDataset
+from skreg.estimators._randomness import borrowed, epoch_seed, make_generator
+
+__all__ = ["DataPool", "Evaluation", "Samples", "Stream", "Streams"]
+
+
+class DataPool:
+    """Data sets in memory, of which equal ones become one.
+
+    scikit-learn gives each fit its own copy of its fold.
+    """
+
+    def __init__(self):
+        self._known = {}
+        self._unique = {}
+
+    def unique(self, dataset: ArrayDataset) -> ArrayDataset:
+        """Return the first data set seen that holds the same numbers."""
+        if id(dataset) in self._unique:
+            return self._unique[id(dataset)][1]
+        arrays = dataset.X, dataset.y, dataset.weight
+        key = tuple(
+            None if a is None else (a.shape, a.dtype, a[:1].tobytes(), a[-1:].tobytes())
+            for a in arrays
+        )
+        for other in self._known.setdefault(key, []):
+            if all(map(_equal, arrays, (other.X, other.y, other.weight))):
+                break
+        else:
+            other = dataset
+            self._known[key].append(dataset)
+        self._unique[id(dataset)] = dataset, other  # both kept: ids stay theirs
+        return other
+
+    def stream_key(self, candidate: Candidate) -> tuple:
+        """Return what two nets must have in common to see the same stream."""
+        batches, net = candidate.batches, candidate.net
+        key = (
+            *(id(self.unique(candidate.train)), candidate.seed, len(net.history)),
+            *(batches.shuffle, batches.drop_last, net._session.mean_weight),
+        )
+        if candidate.augment is None:
+            return key
+        # Dropout draws from the generator that augmentation draws from.
+        return (*key, pickle.dumps(candidate.augment), *candidate.dropout.values())
+
+
+def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    return a is b or np.array_equal(a, b)
+
+
+@dataclass
+class Samples:
+    """A batch for each net of a stack.
+
+    Attributes
+    ----------
+    parts : list of Tensor of shape (n_s, ...)
+        The inputs of each stream.
+    rows : list of slice
+        The nets of each stream.
+    y : Tensor of shape (n, ...) if there is one stream, else (B, n, ...)
+    scale : float, or Tensor of shape (n,) or (B, n)
+        What the losses of samples are multiplied with; 0 fills up smaller batches.
+    sizes : list of int
+        Number of samples of each net.
+    """
+
+    parts: list[Tensor]
+    rows: list[slice]
+    y: Tensor
+    scale: float | Tensor
+    sizes: list[int]
+
+    @property
+    def shared(self) -> bool:
+        """Whether all nets see the same."""
+        return len(self.parts) == 1
+
+    def stacked(self) -> Tensor:
+        """Return the inputs, of shape (n, ...) if shared, else (B, n, ...)."""
+        if self.shared:
+            return self.parts[0]
+        first = self.parts[0]
+        X = first.new_zeros(len(self.sizes), max(self.sizes), *first.shape[1:])
+        for part, rows in zip(self.parts, self.rows, strict=True):
+            X[rows, : len(part)] = part
+        return X
+
+
+@dataclass
+class Stream:
+    """The batches of nets that see the same.
+
+    Attributes
+    ----------
+    dataset : ArrayDataset
+    leader : Candidate
+        Any of its nets.
+    rows : slice
+        Their places in the stack, which are neighbours.
+    """
+
+    dataset: ArrayDataset
+    leader: Candidate
+    rows: slice
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Draw the order of the samples.
+
+        Parameters
+        ----------
+        epoch : int
+            Counted from 1.
+        """
+        batches, n = self.leader.batches, len(self.dataset)
+        self.generator = make_generator(epoch_seed(self.leader.seed, epoch))
+        shuffled = batches.shuffle and n > batches.batch_size
+        order = torch.randperm(n, generator=self.generator) if shuffled else None
+        device = self.leader.net.device_
+        self.order = None if order is None else order.to(device)
+
+    def batch(self, i: int) -> tuple[Tensor, Tensor, float | Tensor]:
+        """Return X, y and the scale of the losses of batch `i`."""
+        size, net = self.leader.batches.batch_size, self.leader.net
+        X, y, weight = self.dataset.tensors(net.device_)
+        part = slice(i * size, (i + 1) * size)
+        if self.order is not None:
+            part = self.order[part]
+        X, y = X[part], y[part]
+        X = X.to(net._torch_dtype) if X.is_floating_point() else X
+        if self.leader.augment is not None:
+            with borrowed(self.generator, net.device_), torch.no_grad():
+                X = self.leader.augment(X)
+        if weight is None:
+            return X, y, 1 / len(X)
+        weight = weight[part] / net._session.mean_weight
+        return X, y, weight.to(X) / len(X)
+
+
+class Streams:
+    """The streams of a stack, and its dropout noise.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        In the order of the stack; those that see the same stream are neighbours.
+    pool : DataPool
+    """
+
+    def __init__(self, candidates: Sequence[Candidate], pool: DataPool):
+        self.candidates = candidates
+        self.streams, start = [], 0
+        for _, members in groupby(candidates, pool.stream_key):
+            members = list(members)
+            rows = slice(start, start + len(members))
+            dataset = pool.unique(members[0].train)
+            self.streams.append(Stream(dataset, members[0], rows))
+            start = rows.stop
+        self.noise = [
+            noise for stream in self.streams for noise in _noises(stream, candidates)
+        ]
+
+    def begin_epoch(self) -> None:
+        for stream in self.streams:
+            stream.begin_epoch(len(stream.leader.net.history))
+        for noise in self.noise:
+            noise.begin_epoch()
+
+    def batch(self, i: int) -> Samples:
+        """Return batch `i` of all nets."""
+        batches = [stream.batch(i) for stream in self.streams]
+        self._sizes = [len(X) for X, _, _ in batches]
+        return gather(batches, [s.rows for s in self.streams])
+
+    def draw_noise(self, name: str, x: Tensor, feature_ndim: int = 0) -> Tensor | None:
+        """Return what dropout multiplies with; None if it drops nothing.
+
+        Parameters
+        ----------
+        name : str
+            Of the dropout layer.
+        x : Tensor of shape (B, n, ...)
+        feature_ndim : int, default=0
+            Number of last axes whose entries are dropped together.
+
+        Returns
+        -------
+        Tensor of shape (B, n, ...), (1, n, ...) or None
+        """
+        if all(noise.dropout[name] == 0 for noise in self.noise):
+            return None
+        shape = x.shape[2:]
+        if feature_ndim:
+            shape = (*shape[:-feature_ndim], *[1] * feature_ndim)
+        if len(self.noise) == 1:
+            return self.noise[0].draw(name, (x.shape[1], *shape), x).unsqueeze(0)
+        stacked = x.new_ones(len(self.candidates), x.shape[1], *shape)
+        for noise in self.noise:
+            n = self._sizes[self.streams.index(noise.stream)]
+            stacked[noise.rows, :n] = noise.draw(name, (n, *shape), x)
+        return stacked
+
+
+class Evaluation:
+    """The data sets that the nets of a stack are evaluated on, one for each net.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+    datasets : sequence of ArrayDataset
+    batch_size : int
+    pool : DataPool
+    """
+
+    def __init__(self, candidates, datasets, batch_size: int, pool: DataPool):
+        self.net = candidates[0].net
+        self.batch_size = batch_size
+        self.datasets, self.rows, start = [], [], 0
+        for _, group in groupby(map(pool.unique, datasets), id):
+            group = list(group)
+            self.datasets.append(group[0])
+            self.rows.append(slice(start, start + len(group)))
+            start += len(group)
+
+    def __iter__(self):
+        """Yield the batches; those of a smaller data set are empty in the end."""
+        longest = max(map(len, self.datasets))
+        for start in range(0, longest, self.batch_size):
+            part = slice(start, start + self.batch_size)
+            yield gather([self._batch(d, part) for d in self.datasets], self.rows)
+
+    def _batch(self, dataset, part):
+        X, y, _ = dataset.tensors(self.net.device_)
+        X, y = X[part], y[part]
+        X = X.to(self.net._torch_dtype) if X.is_floating_point() else X
+        return X, y, 1 / max(1, len(X))
+
+
+@dataclass(eq=False)
+class _Noise:
+    """The dropout of those nets of a stream that drop with the same probabilities."""
+
+    stream: Stream
+    dropout: dict[str, float]
+    rows: list[int] = field(default_factory=list)
+    alone: bool = False  # the only one of its stream
+
+    def begin_epoch(self) -> None:
+        net = self.stream.leader.net
+        if net.device_.type != "cpu":
+            seed = epoch_seed(net._seed, len(net.history))
+            self.generator = make_generator(seed, net.device_)
+        elif self.alone:  # augmentation and dropout take turns
+            self.generator = self.stream.generator
+        else:
+            self.generator = self.stream.generator.clone_state()
+
+    def draw(self, name, shape, like) -> Tensor:
+        p = self.dropout[name]
+        noise = torch.empty(shape, dtype=like.dtype, device=like.device)
+        if p == 0:
+            return noise.fill_(1)
+        if p == 1:
+            return noise.zero_()
+        return noise.bernoulli_(1 - p, generator=self.generator).div_(1 - p)
+
+
+def _noises(stream, candidates) -> list[_Noise]:
+    noises = {}
+    for row in range(stream.rows.start, stream.rows.stop):
+        dropout = candidates[row].dropout
+        noise = noises.setdefault(tuple(dropout.values()), _Noise(stream, dropout))
+        noise.rows.append(row)
+    for noise in noises.values():
+        noise.alone = len(noises) == 1
+    return list(noises.values())
+
+
+def gather(batches: list[tuple], rows: list[slice]) -> Samples:
+    """Put batches of streams together.
+
+    Parameters
+    ----------
+    batches : list of (X, y, scale)
+        Of each stream.
+    rows : list of slice
+        The nets of each stream.
+    """
+    sizes = []
+    for (X, _, _), places in zip(batches, rows, strict=True):
+        sizes += [len(X)] * (places.stop - places.start)
+    parts = [X for X, _, _ in batches]
+    X, y, scale = batches[0]
+    if len(batches) > 1:
+        n_nets, n = len(sizes), max(sizes)
+        all_y = y.new_zeros(n_nets, n, *y.shape[1:])
+        all_scales = X.new_zeros(n_nets, n, dtype=_float_dtype(X))
+        for (X, y, scale), places in zip(batches, rows, strict=True):
+            all_y[places, : len(X)] = y
+            all_scales[places, : len(X)] = scale
+        y, scale = all_y, all_scales
+    return Samples(parts, rows, y, scale, sizes)
+
+
+def _float_dtype(X: Tensor) -> torch.dtype:
+    return X.dtype if X.is_floating_point() else torch.get_default_dtype()

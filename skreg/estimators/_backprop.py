@@ -1,0 +1,192 @@
+"""Training steps of a fully connected net with backpropagation written out.
+
+Stands in for forward pass, loss, ``backward`` and penalty of a batch where nobody has
+put something of their own in their place; the optimizer is the net's. The weights are
+those of the standard way within rounding.
+"""
+
+import torch
+from skorch.callbacks import EpochTimer, PassthroughScoring
+from torch import Tensor
+
+from skreg.backprop import Backprop, fully_connected_layers, loss_head
+from skreg.callbacks import (
+    AccuracyTracker,
+    DivergenceGuard,
+    EarlyStopping,
+    EpochLog,
+    NormTracker,
+)
+from skreg.estimators._epochs import overridden
+from skreg.estimators._steps import make_step
+from skreg.objective import penalize_into
+
+# What a subclass may override to change what is computed from a batch.
+COMPUTATION_METHODS = ("get_loss", "_data_loss", "infer", "evaluation_step")
+EPOCH_METHODS = ("on_epoch_begin", "on_epoch_end", "notify", "fit_loop")
+# Callbacks that change no weights before training ends.
+KNOWN_CALLBACKS = {
+    AccuracyTracker,
+    DivergenceGuard,
+    EarlyStopping,
+    EpochLog,
+    EpochTimer,
+    NormTracker,
+    PassthroughScoring,
+}
+
+
+def make_hand_training(net, reference: type):
+    """Return the `HandTraining` of a fit that is about to begin, if it can have one.
+
+    Parameters
+    ----------
+    net : RegularizedNet
+        Initialised, in a session that is lean.
+    reference : type
+        The class whose methods may be stood in for.
+
+    Returns
+    -------
+    HandTraining or None
+    """
+    parameters = list(net.module_.parameters())
+    layers = fully_connected_layers(net.module_, getattr(net, "input_shape_", ()))
+    head = loss_head(net.criterion_)
+    can = (
+        layers
+        and head
+        and not overridden(net, reference, COMPUTATION_METHODS)
+        and all(w.dtype == net._torch_dtype for w in parameters)
+        and {id(w) for w in parameters} == {id(w) for w in _optimized(net.optimizer_)}
+        # On a GPU dropout's own kernel has a stream of its own.
+        and (net.device_.type == "cpu" or not any(map(_drops, layers)))
+    )
+    return HandTraining(net, layers, head, reference) if can else None
+
+
+class HandTraining:
+    """Such a training, from its first epoch to `release`.
+
+    The weights of the module are views of one tensor meanwhile, and so are their
+    gradients, so that the penalty is a handful of operations however many there are.
+
+    Parameters
+    ----------
+    net : RegularizedNet
+    layers : list of nn.Module
+        From `skreg.backprop.fully_connected_layers`.
+    head : callable
+        The loss, from `skreg.backprop.loss_head`.
+    reference : type
+    """
+
+    def __init__(self, net, layers, head, reference):
+        self.net = net
+        self.head = head
+        self.generator = None  # of dropout; None is torch's default one
+        penalized = {id(w) for w in net._session.penalized}
+        self.parameters = sorted(
+            net.module_.parameters(), key=lambda w: id(w) not in penalized
+        )
+        weights, views = _flattened([w.detach() for w in self.parameters])
+        gradient, self.gradient_views = _flattened(
+            [torch.zeros_like(w) for w in self.parameters]
+        )
+        n_penalized = sum(w.numel() for w in net._session.penalized)
+        self.penalized = [weights[:n_penalized]] if n_penalized else []
+        self.penalty_gradient = [gradient[:n_penalized]]
+        self.unpenalized_gradient = gradient[n_penalized:]
+        for parameter, view in zip(self.parameters, views, strict=True):
+            parameter.data = view
+        self.backprop = Backprop(
+            layers,
+            dict(zip(self.parameters, views, strict=True)),
+            dict(zip(self.parameters, self.gradient_views, strict=True)),
+            self._draw_noise,
+        )
+        self.layers = layers
+        # A callback or method of the user's may change weights where nobody sees it.
+        self._may_reuse = not overridden(net, reference, EPOCH_METHODS) and all(
+            type(callback) in KNOWN_CALLBACKS for _, callback in net.callbacks_
+        )
+        self._evaluated = None
+
+    def begin_epoch(self) -> None:
+        """Put the gradients in their places, where an optimizer looks for them."""
+        for parameter, gradient in zip(
+            self.parameters, self.gradient_views, strict=True
+        ):
+            parameter.grad = gradient
+        self.optimizer_step = make_step(self.net.optimizer_)
+
+    def step(self, X: Tensor, y: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Take a step on a training batch; return objective and penalty."""
+        net, weight, n = self.net, self.net._session.weight, len(X)
+        with torch.no_grad():
+            outputs = self._forward_in_training(X)
+            y = y.to(outputs.device)
+            net._check_outputs(outputs, y)
+            scale = 1 / n if weight is None else weight.to(outputs) / n
+            loss, gradient = self.head(outputs, y, scale)
+            penalty = penalize_into(
+                self.penalty_gradient, self.penalized, net.lambda1, net.lambda2
+            )
+            if penalty is not None:
+                self.unpenalized_gradient.zero_()
+            self.backprop.backward(gradient, accumulate=penalty is not None)
+        self.optimizer_step()
+        self._evaluated = None
+        return (loss, 0.0) if penalty is None else (loss + penalty, penalty)
+
+    def outputs(self, X: Tensor) -> Tensor:
+        """Return the module's outputs, with dropout off."""
+        with torch.no_grad():
+            outputs = self.backprop.forward(X.flatten(start_dim=1), training=False)
+        if self._may_reuse:
+            self._evaluated = self._fingerprint(X), outputs
+        return outputs
+
+    def _forward_in_training(self, X):
+        # What was computed from the same batch with the same weights, to evaluate
+        # them at the end of the last epoch, need not be computed again.
+        if self._evaluated is not None and not any(map(_drops, self.layers)):
+            fingerprint, outputs = self._evaluated
+            if fingerprint == self._fingerprint(X):
+                return outputs
+        return self.backprop.forward(X.flatten(start_dim=1), training=True)
+
+    def _fingerprint(self, X) -> tuple:
+        return X.data_ptr(), X.shape, X._version, *(w._version for w in self.parameters)
+
+    def _draw_noise(self, layer, x):
+        p = layer.p
+        if p == 0:
+            return None
+        if p == 1:
+            return torch.zeros_like(x)
+        noise = torch.empty_like(x)
+        return noise.bernoulli_(1 - p, generator=self.generator).div_(1 - p)
+
+    def release(self) -> None:
+        """Give each parameter memory of its own again."""
+        for parameter in self.parameters:
+            parameter.data = parameter.detach().clone()
+            parameter.grad = None
+
+
+def _flattened(tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Copy tensors into one, and return it with views of it in their shapes."""
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return flat, [
+        part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)
+    ]
+
+
+def _drops(layer) -> bool:
+    return isinstance(layer, torch.nn.Dropout) and layer.p > 0
+
+
+def _optimized(optimizer) -> list[torch.nn.Parameter]:
+    return [w for group in optimizer.param_groups for w in group["params"]]

@@ -1,0 +1,220 @@
+"""Written-out backpropagation against autograd, for one net and for stacks."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from skreg.backprop import (
+    ACTIVATION_FORWARD,
+    Backprop,
+    Parts,
+    cross_entropy,
+    fully_connected_layers,
+    loss_head,
+    squared_error,
+)
+from skreg.modules import MLP, AnimalNetDropout
+
+
+def no_noise(layer, x):
+    return None
+
+
+def make(activation=nn.ReLU, bias=True):
+    return nn.Sequential(
+        nn.Linear(5, 4, bias=bias),
+        activation(),
+        nn.Linear(4, 6, bias=bias),
+        activation(),
+        nn.Linear(6, 3, bias=bias),
+    ).double()
+
+
+def by_autograd(module, x, y):
+    outputs = module(x)
+    F.cross_entropy(outputs, y).backward()
+    return outputs.detach(), [w.grad for w in module.parameters()]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("accumulate", [True, False])
+@pytest.mark.parametrize("activation", ACTIVATION_FORWARD)
+def test_gradients_of_one_net_are_those_of_autograd(activation, accumulate, bias):
+    torch.manual_seed(0)
+    module = make(activation, bias)
+    x, y = torch.randn(7, 5, dtype=torch.float64), torch.arange(7) % 3
+    outputs, expected = by_autograd(module, x, y)
+    weights = {w: w.detach() for w in module.parameters()}
+    gradients = {w: torch.ones_like(w) for w in module.parameters()}
+    net = Backprop(fully_connected_layers(module, (5,)), weights, gradients, no_noise)
+    with torch.no_grad():
+        mine = net.forward(x, training=True)
+        torch.testing.assert_close(mine, outputs)
+        net.backward(cross_entropy(mine, y, 1 / 7)[1], accumulate)
+    for gradient, wanted in zip(gradients.values(), expected, strict=True):
+        torch.testing.assert_close(gradient, wanted + accumulate)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("accumulate", [True, False])
+@pytest.mark.parametrize("activation", ACTIVATION_FORWARD)
+@pytest.mark.parametrize("kind", ["own", "shared", "parts"])
+def test_gradients_of_a_stack_are_those_of_its_nets(activation, accumulate, bias, kind):
+    torch.manual_seed(0)
+    modules = [make(activation, bias) for _ in range(3)]
+    x = torch.randn(3, 7, 5, dtype=torch.float64)
+    y = torch.randint(3, (3, 7))
+    if kind == "shared":
+        x[:], y[:] = x[0].clone(), y[0].clone()
+        inputs = Parts([x[0]], [slice(0, 3)])
+    elif kind == "parts":
+        x[1], y[1] = x[0].clone(), y[0].clone()
+        inputs = Parts([x[0], x[2]], [slice(0, 2), slice(2, 3)])
+    else:
+        inputs = x
+    expected = [by_autograd(m, x[i], y[i]) for i, m in enumerate(modules)]
+    first = list(modules[0].parameters())
+    columns = list(zip(*(m.parameters() for m in modules), strict=True))
+    weights = {w: torch.stack(c).detach() for w, c in zip(first, columns, strict=True)}
+    gradients = {w: torch.ones_like(stack) for w, stack in weights.items()}
+    layers = fully_connected_layers(modules[0], (5,))
+    stack = Backprop(layers, weights, gradients, no_noise)
+    with torch.no_grad():
+        mine = stack.forward(inputs, training=True)
+        stack.backward(cross_entropy(mine, y, 1 / 7)[1], accumulate)
+        mine = stack.forward(inputs, training=True)
+    for i, (outputs, wanted) in enumerate(expected):
+        torch.testing.assert_close(mine[i], outputs)
+        for gradient, w in zip(gradients.values(), wanted, strict=True):
+            torch.testing.assert_close(gradient[i], w + accumulate)
+
+
+def test_parts_of_different_lengths_do_not_touch_each_other():
+    torch.manual_seed(0)
+    modules = [make() for _ in range(2)]
+    x = torch.randn(6, 5, dtype=torch.float64)
+    y = torch.randint(3, (2, 6))
+    scale = torch.zeros(2, 6, dtype=torch.float64)
+    scale[0], scale[1, :4] = 1 / 6, 1 / 4
+    expected = [
+        by_autograd(modules[0], x, y[0]),
+        by_autograd(modules[1], x[:4], y[1, :4]),
+    ]
+    first = list(modules[0].parameters())
+    columns = zip(*(m.parameters() for m in modules), strict=True)
+    weights = {w: torch.stack(c).detach() for w, c in zip(first, columns, strict=True)}
+    gradients = {w: torch.zeros_like(stack) for w, stack in weights.items()}
+    layers = fully_connected_layers(modules[0], (5,))
+    stack = Backprop(layers, weights, gradients, no_noise)
+    with torch.no_grad():
+        mine = stack.forward(Parts([x, x[:4]], [slice(0, 1), slice(1, 2)]), True)
+        stack.backward(cross_entropy(mine, y, scale)[1], accumulate=False)
+    torch.testing.assert_close(mine[1, :4], expected[1][0])
+    for i, (_, wanted) in enumerate(expected):
+        for gradient, w in zip(gradients.values(), wanted, strict=True):
+            torch.testing.assert_close(gradient[i], w)
+
+
+def test_noise_acts_on_the_pass_forward_and_backward():
+    torch.manual_seed(0)
+    module = AnimalNetDropout(5, 3).double()
+    noise = {
+        module.dropout1: torch.rand(7, 248, dtype=torch.float64),
+        module.dropout2: torch.rand(7, 210, dtype=torch.float64),
+    }
+    x, y = torch.randn(7, 5, dtype=torch.float64), torch.arange(7) % 3
+    handles = [
+        layer.register_forward_hook(lambda layer, args, _: args[0] * noise[layer])
+        for layer in noise
+    ]
+    outputs, expected = by_autograd(module, x, y)
+    for handle in handles:
+        handle.remove()
+    weights = {w: w.detach() for w in module.parameters()}
+    gradients = {w: torch.zeros_like(w) for w in module.parameters()}
+    layers = fully_connected_layers(module, (5,))
+    net = Backprop(layers, weights, gradients, lambda layer, x: noise[layer])
+    with torch.no_grad():
+        mine = net.forward(x, training=True)
+        net.backward(cross_entropy(mine, y, 1 / 7)[1], accumulate=False)
+        torch.testing.assert_close(net.forward(x, training=False), module.eval()(x))
+    torch.testing.assert_close(mine, outputs)
+    for gradient, wanted in zip(gradients.values(), expected, strict=True):
+        torch.testing.assert_close(gradient, wanted)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    smoothing=st.sampled_from([0.0, 0.1, 0.9]),
+    weighted=st.booleans(),
+)
+def test_cross_entropy_is_that_of_torch(seed, smoothing, weighted):
+    torch.manual_seed(seed)
+    outputs = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    y, weight = torch.randint(4, (6,)), torch.rand(6, dtype=torch.float64) + 0.1
+    losses = F.cross_entropy(outputs, y, reduction="none", label_smoothing=smoothing)
+    scale = weight / 6 if weighted else 1 / 6
+    loss = (losses * scale).sum()
+    loss.backward()
+    mine, gradient = cross_entropy(outputs.detach(), y, scale, smoothing)
+    torch.testing.assert_close(mine, loss.detach())
+    torch.testing.assert_close(gradient, outputs.grad)
+    # A stack of this net and another one, with a smoothing of its own.
+    both = torch.stack([outputs.detach(), torch.randn(6, 4, dtype=torch.float64)])
+    smoothings = torch.tensor([smoothing, 0.5], dtype=torch.float64).view(2, 1, 1)
+    mine, gradient = cross_entropy(both, y, scale, smoothings)
+    torch.testing.assert_close(mine[0], loss.detach())
+    torch.testing.assert_close(gradient[0], outputs.grad)
+
+
+@given(seed=st.integers(0, 1000), weighted=st.booleans())
+def test_squared_error_is_that_of_torch(seed, weighted):
+    torch.manual_seed(seed)
+    outputs = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
+    y, weight = torch.randn(2, 6, 2, dtype=torch.float64)[0], torch.rand(6).double()
+    scale = weight / 6 if weighted else 1 / 6
+    loss = (F.mse_loss(outputs, y, reduction="none").mean(1) * scale).sum()
+    loss.backward()
+    mine, gradient = squared_error(outputs.detach(), y, scale)
+    torch.testing.assert_close(mine, loss.detach())
+    torch.testing.assert_close(gradient, outputs.grad)
+    stacked, gradients = squared_error(outputs.detach().expand(3, 6, 2), y, scale)
+    torch.testing.assert_close(stacked, loss.detach().expand(3))
+    torch.testing.assert_close(gradients[2], outputs.grad)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "has_head"),
+    [
+        (nn.CrossEntropyLoss(), True),
+        (nn.CrossEntropyLoss(label_smoothing=0.1), True),
+        (nn.MSELoss(), True),
+        (nn.CrossEntropyLoss(weight=torch.ones(3)), False),
+        (nn.CrossEntropyLoss(ignore_index=0), False),
+        (nn.CrossEntropyLoss(reduction="sum"), False),
+        (nn.NLLLoss(), False),
+        (F.cross_entropy, False),
+    ],
+)
+def test_which_losses_have_a_head(criterion, has_head):
+    assert (loss_head(criterion) is not None) == has_head
+
+
+def test_what_counts_as_fully_connected():
+    class Scaled(MLP):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    wide = nn.Sequential(nn.Linear(4, 3), nn.Softplus(), nn.Linear(3, 2))
+    halves = nn.Sequential(nn.Flatten(2), nn.Linear(4, 2))
+    twice = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    twice.append(twice[0])
+    assert fully_connected_layers(MLP(4, 2), (2, 2))
+    assert fully_connected_layers(nn.Sequential(nn.Linear(4, 2)), (4,))
+    assert fully_connected_layers(nn.Sequential(nn.Linear(4, 2)), (3, 4)) is None
+    assert fully_connected_layers(nn.Sequential(), (4,)) is None
+    for module in (Scaled(4, 2), wide, halves, twice):
+        assert fully_connected_layers(module, (4,)) is None

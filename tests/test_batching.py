@@ -1,0 +1,545 @@
+"""Nets trained in stacks are the nets that train alone: weights, histories, scores."""
+
+import warnings
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
+from sklearn.model_selection import (
+    GridSearchCV,
+    KFold,
+    check_cv,
+    cross_validate,
+    learning_curve,
+)
+from skorch.callbacks import Callback, LRScheduler
+from skorch.dataset import ValidSplit
+from torch import nn
+
+from skreg import RegularizedNetClassifier, RegularizedNetRegressor
+from skreg.batching import _cost, _engine
+from skreg.batching._stack import Stack
+from skreg.callbacks import AccuracyTracker
+from skreg.modules import AnimalNetDropout
+from skreg.transforms import GaussianNoise, RandomShift
+
+EXACT = {"rtol": 1e-8, "atol": 1e-10}
+
+
+@pytest.fixture(scope="module")
+def iris():
+    X, y = load_iris(return_X_y=True)
+    X = (X - X.mean(0)) / X.std(0)
+    order = np.random.default_rng(0).permutation(len(y))
+    return X[order], y[order]
+
+
+@pytest.fixture
+def stacks(monkeypatch):
+    """Sizes of the stacks that are trained."""
+    sizes = []
+    train_stack = _engine.train_stack
+
+    def counted(candidates, pool):
+        sizes.append(len(candidates))
+        train_stack(candidates, pool)
+
+    monkeypatch.setattr(_engine, "train_stack", counted)
+    monkeypatch.setattr(_cost, "MIN_STACK", 2)
+    monkeypatch.setattr(_cost, "wins_race", lambda *args: True)
+    return sizes
+
+
+def net(make=RegularizedNetClassifier, **params):
+    params = {"hidden_layer_sizes": 8, "max_epochs": 4, "random_state": 0} | params
+    return make(batch_size=params.pop("batch_size", 16), **params)
+
+
+def fit(estimator, X, y, **fit_params):
+    return estimator.fit(X, y, **fit_params)
+
+
+def together(*fits, **config):
+    """Run fits, each (net, X, y, fit_params), in the backend; return fitted nets."""
+    with joblib.parallel_config("skreg", **config):
+        return joblib.Parallel()(
+            joblib.delayed(fit)(clone(estimator), X, y, **(rest[0] if rest else {}))
+            for estimator, X, y, *rest in fits
+        )
+
+
+def alone(*fits):
+    return [
+        fit(clone(estimator), X, y, **(rest[0] if rest else {}))
+        for estimator, X, y, *rest in fits
+    ]
+
+
+def assert_same_nets(mine, theirs, rtol=1e-8, atol=1e-10):
+    for a, b in zip(mine, theirs, strict=True):
+        tensors = b.module_.state_dict()
+        for name, tensor in a.module_.state_dict().items():
+            torch.testing.assert_close(tensor, tensors[name], rtol=rtol, atol=atol)
+            assert tensor.untyped_storage().nbytes() == tensor.nbytes
+        assert len(a.history) == len(b.history)
+        for x, y in zip(a.history, b.history, strict=True):
+            assert x.keys() == y.keys()
+            for key in x.keys() - {"batches", "dur", "param_norms"}:
+                assert x[key] == pytest.approx(y[key], rel=rtol, abs=atol), key
+            assert x["dur"] >= 0
+            if "param_norms" in x:
+                assert x["param_norms"] == pytest.approx(
+                    y["param_norms"], rel=rtol, abs=atol
+                )
+            assert len(x["batches"]) == len(y["batches"])
+            for p, q in zip(x["batches"], y["batches"], strict=True):
+                assert p == pytest.approx(q, rel=rtol, abs=atol)
+
+
+def images(X):
+    """Turn rows of 4 numbers into images of 2 channels."""
+    return np.stack([X, X[:, ::-1]], axis=1).reshape(-1, 2, 2, 2)
+
+
+class Convolutional(nn.Module):
+    def __init__(self, out_features, norm=True, dropout=0.2):
+        super().__init__()
+        self.convolution = nn.Conv2d(2, 4, 2, padding=1)
+        self.norm = nn.BatchNorm2d(4) if norm else nn.Identity()
+        self.dropout2d = nn.Dropout2d(dropout)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(4 * 9, out_features)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.convolution(x)))
+        return self.linear(self.dropout(self.dropout2d(x).flatten(1)))
+
+
+SGD = {"optimizer": torch.optim.SGD, "lr": 0.05}
+SAME_SHAPE = {
+    "penalties": [{"lambda1": a, "lambda2": b} for a in (0, 0.01) for b in (0, 0.1)],
+    "lr": [{"lr": lr} for lr in (0.001, 0.01, 0.1)],
+    "dropout": [{"dropout": p} for p in (0, 0.2, 0.2, 0.5, 1)],
+    "seeds": [{"random_state": seed} for seed in range(3)],
+    "seeds and dropout": [{"random_state": s, "dropout": 0.5} for s in range(3)],
+    "epochs": [{"max_epochs": n} for n in (0, 1, 3, 3)],
+    "penalize": [{"lambda1": 0.1, "penalize": p} for p in ("all", ["fc1.*"])],
+    "betas": [{"optimizer__betas": (0.9, b)} for b in (0.9, 0.99)],
+    "smoothing": [{"criterion__label_smoothing": s} for s in (0, 0.1, 0.3)],
+    "momentum": [{**SGD, "optimizer__momentum": m} for m in (0, 0.9)],
+    "nesterov": [
+        {**SGD, "optimizer__momentum": 0.9, "optimizer__nesterov": n}
+        for n in (False, True)
+    ],
+    "weight decay": [{**SGD, "optimizer__weight_decay": w} for w in (0, 0.1)],
+    "AdamW": [
+        {"optimizer": torch.optim.AdamW, "optimizer__weight_decay": w} for w in (0, 0.1)
+    ],
+    "amsgrad": [{"optimizer__amsgrad": True, "lr": lr} for lr in (0.01, 0.1)],
+    "RMSprop": [{"optimizer": torch.optim.RMSprop, "lr": lr} for lr in (0.01, 0.1)],
+    "NAdam": [{"optimizer": torch.optim.NAdam, "lambda1": x} for x in (0, 0.1)],
+    "full batch": [{"batch_size": -1, "lambda2": x} for x in (0, 0.1)],
+    "unshuffled": [{"shuffle": s, "lr": 0.01} for s in (True, False)],
+    "tanh": [{"module__activation": "tanh", "lambda1": x} for x in (0, 0.1)],
+    "linear": [{"hidden_layer_sizes": (), "lambda1": x} for x in (0, 0.1)],
+    "deep": [{"hidden_layer_sizes": (5, 6, 7), "dropout": p} for p in (0, 0.5)],
+    "gelu by vmap": [
+        {"module__activation": "gelu", "dropout": p, "lambda1": 0.01} for p in (0, 0.5)
+    ],
+    "weights of classes": [
+        {"class_weight": w} for w in (None, "balanced", {0: 1, 1: 2, 2: 5})
+    ],
+    "dropped last batch": [
+        {"iterator_train__drop_last": True, "lr": lr} for lr in (0.01, 0.1)
+    ],
+    "training accuracy": [
+        {"callbacks": [AccuracyTracker(on_train=True)], "lr": lr} for lr in (0.01, 0.1)
+    ],
+    "no norms": [{"callbacks__norms": None, "lr": lr} for lr in (0.01, 0.1)],
+}
+
+
+@pytest.mark.parametrize("name", SAME_SHAPE)
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_stack_trains_each_net_as_it_trains_alone(iris, stacks, name, validated):
+    X, y = iris
+    given = {"X_val": X[100:], "y_val": y[100:]} if validated else {}
+    fits = [(net(**p), X[:90], y[:90], given) for p in SAME_SHAPE[name]]
+    mine = together(*fits)
+    assert stacks == [len(fits)]
+    assert_same_nets(mine, alone(*fits))
+
+
+def test_folds_of_different_sizes_and_data_are_one_stack(iris, stacks):
+    X, y = iris
+    fits = [
+        (net(lambda1=0.01, dropout=p, random_state=s), X[rows], y[rows])
+        for p in (0, 0.5)
+        for s, rows in ((0, slice(97)), (0, slice(98)), (1, slice(10, 107)))
+    ]
+    mine = together(*fits)
+    assert stacks == [6]
+    assert_same_nets(mine, alone(*fits))
+
+
+def test_nets_with_validation_sets_of_their_own(iris, stacks):
+    X, y = iris
+    fits = [
+        (net(train_split=ValidSplit(4), lr=lr), X[rows], y[rows])
+        for lr in (0.01, 0.1)
+        for rows in (slice(100), slice(20, 118))
+    ]
+    mine = together(*fits)
+    assert stacks == [4]
+    assert_same_nets(mine, alone(*fits))
+
+
+def test_samples_with_weights(iris, stacks):
+    X, y = iris
+    weight = np.random.default_rng(0).random((3, 100)) + 0.1
+    fits = [
+        (net(lambda2=0.01), X[:100], y[:100], {"sample_weight": w})
+        for w in (*weight, np.ones(100))
+    ]
+    mine = together(*fits)
+    assert stacks == [4]
+    assert_same_nets(mine, alone(*fits))
+
+
+def test_early_stopping_ends_each_net_in_its_own_time(iris, stacks):
+    X, y = iris
+    params = {"early_stopping": True, "patience": 2, "max_epochs": 40}
+    fits = [
+        (net(lr=lr, lambda1=l1, dropout=0.2, **params), X, y)
+        for lr in (0.3, 0.03, 0.001)
+        for l1 in (0, 0.1)
+    ]
+    mine, theirs = together(*fits), alone(*fits)
+    assert stacks == [6]
+    assert len({len(fitted.history) for fitted in theirs}) > 2
+    assert_same_nets(mine, theirs)
+    assert [a.best_epoch_ for a in mine] == [b.best_epoch_ for b in theirs]
+
+
+def test_nets_go_on_as_they_would_alone(iris):
+    X, y = iris
+    fits = [
+        (net(optimizer=optimizer, dropout=p), X, y)
+        for optimizer in (torch.optim.Adam, torch.optim.SGD)
+        for p in (0.0, 0.5)
+    ]
+    mine, theirs = together(*fits), alone(*fits)
+    with joblib.parallel_config("skreg"):
+        mine = joblib.Parallel()(
+            joblib.delayed(fitted.partial_fit)(X, y) for fitted in mine
+        )
+    assert_same_nets(mine, [fitted.partial_fit(X, y) for fitted in theirs])
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_convolutional_nets_by_vmap(iris, stacks, norm):
+    X, y = images(iris[0]), iris[1]
+    given = {"X_val": X[100:], "y_val": y[100:]}
+    fits = [
+        (
+            net(
+                Convolutional_classifier,
+                module__norm=norm,
+                dropout=p,
+                lambda1=l1,
+                lambda2=0.01,
+            ),
+            X[:90],
+            y[:90],
+            given,
+        )
+        for p in (0, 0.3)
+        for l1 in (0, 0.01)
+    ]
+    mine = together(*fits)
+    assert stacks == [4]
+    assert_same_nets(mine, alone(*fits))
+
+
+def Convolutional_classifier(**params):
+    return RegularizedNetClassifier(Convolutional, **params)
+
+
+@pytest.mark.parametrize("module", [Convolutional, None])
+def test_augmentation_is_that_of_each_net(iris, stacks, module):
+    X, y = images(iris[0]), iris[1]
+    fits = [
+        (net(module=module, augment=augment, dropout=p, lambda1=l1), X, y)
+        for augment in (None, GaussianNoise(0.5), nn.Sequential(RandomShift(1)))
+        for p in (0.1, 0.3)
+        for l1 in (0, 0.01)
+    ]
+    mine = together(*fits)
+    assert stacks == [12]
+    assert_same_nets(mine, alone(*fits))
+
+
+def test_dropout_before_the_activation(iris, stacks):
+    X, y = iris
+    fits = [
+        (net(AnimalNetDropout_classifier, lambda2=l2, dropout=p), X, y)
+        for p in (None, 0.3)
+        for l2 in (0, 0.01)
+    ]
+    mine = together(*fits)
+    assert stacks == [4]
+    assert_same_nets(mine, alone(*fits))
+
+
+def AnimalNetDropout_classifier(hidden_layer_sizes, **params):
+    return RegularizedNetClassifier(AnimalNetDropout, **params)
+
+
+def test_regressions(iris, stacks):
+    X = iris[0]
+    y = 1000 * np.column_stack([X[:, 0], X[:, 1] * X[:, 2]])
+    fits = [
+        (net(RegularizedNetRegressor, lambda1=l1, scale_target=scaled), X, target)
+        for scaled, target in ((True, y), (False, y / 1000), (True, y[:, 0]))
+        for l1 in (0, 0.1)
+    ]
+    mine = together(*fits)
+    assert stacks == [4, 2]
+    assert_same_nets(mine, alone(*fits))
+
+
+def test_float32_agrees_within_rounding(iris, stacks):
+    X, y = iris[0].astype(np.float32), iris[1]
+    fits = [(net(lambda1=l1, dropout=p), X, y) for l1 in (0, 0.01) for p in (0.1, 0.5)]
+    mine = together(*fits)
+    assert mine[0].module_.fc1.weight.dtype == torch.float32
+    assert_same_nets(mine, alone(*fits), rtol=1e-4, atol=1e-6)
+
+
+def test_a_net_does_not_depend_on_its_company(iris):
+    X, y = iris
+    subject = (net(dropout=0.4, augment=GaussianNoise(0.1), lambda1=0.01), X, y)
+    others = [
+        (net(dropout=0.4, random_state=s, lr=0.1), X[:99], y[:99]) for s in (1, 2)
+    ]
+    first = together(subject)[0]
+    last = together(*others, subject)[-1]
+    middle = together(others[1], subject, others[0], max_in_flight=2)[1]
+    assert_same_nets([first, first], [last, middle])
+
+
+def test_nets_of_several_shapes_train_in_several_stacks(iris, stacks):
+    X, y = iris
+    fits = [
+        (net(hidden_layer_sizes=h, lambda1=l1), X, y)
+        for h in (4, 8, (4, 4))
+        for l1 in (0, 0.1)
+    ]
+    mine = together(*fits)
+    assert stacks == [2, 2, 2]
+    assert_same_nets(mine, alone(*fits))
+
+
+@pytest.mark.parametrize("cv", [3, KFold(4)])
+def test_a_search_gives_the_results_of_the_plain_one(iris, stacks, cv):
+    grid = {"lambda1": [0, 0.01], "dropout": [0, 0.5], "lr": [0.001, 0.01]}
+    plain = GridSearchCV(net(), grid, cv=cv, return_train_score=True).fit(*iris)
+    with joblib.parallel_config("skreg"):
+        search = GridSearchCV(net(), grid, cv=cv, return_train_score=True).fit(*iris)
+    assert sum(stacks) == 8 * len(list(check_cv(cv).split(*iris)))
+    assert len(stacks) <= 2
+    for key, values in plain.cv_results_.items():
+        if "time" not in key:
+            assert np.array_equal(search.cv_results_[key], values), key
+    assert search.best_params_ == plain.best_params_
+
+
+def test_learning_curve_and_cross_validate(iris, stacks):
+    sizes = [20, 40, 60]
+    plain = learning_curve(net(), *iris, train_sizes=sizes, cv=3)
+    with joblib.parallel_config("skreg"):
+        mine = learning_curve(net(), *iris, train_sizes=sizes, cv=3)
+        scores = cross_validate(net(), *iris, cv=3)
+    for a, b in zip(mine, plain, strict=True):
+        assert np.array_equal(a, b)
+    assert stacks == [3, 3, 3, 3]
+    assert np.array_equal(
+        scores["test_score"], cross_validate(net(), *iris, cv=3)["test_score"]
+    )
+
+
+def test_a_diverging_net_leaves_the_others_alone(iris, stacks):
+    X, y = iris
+    fits = [(net(**SGD | {"lr": lr}, lambda2=0.01), X, y) for lr in (1e-2, 1e30, 2e-2)]
+    with pytest.warns(
+        ConvergenceWarning, match=r"Training diverged in epoch 1 .*lr=1e"
+    ):
+        mine = together(*fits)
+    assert stacks == [3]
+    assert [len(fitted.history) for fitted in mine] == [4, 1, 4]
+    assert_same_nets([mine[0], mine[2]], alone(fits[0], fits[2]))
+
+
+def test_a_diverging_net_gets_the_error_score(iris):
+    grid = {"lr": [1e-2, 1e30]}
+    search = GridSearchCV(net(**SGD), grid, cv=3, error_score=np.nan, refit=False)
+    with joblib.parallel_config("skreg"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        search.fit(*iris)
+    scores = search.cv_results_["mean_test_score"]
+    assert np.isfinite(scores[0])
+    assert np.isnan(scores[1])
+
+
+def test_a_fit_that_cannot_split_off_its_validation_data_fails_alone(iris, stacks):
+    X, y = iris
+    grid = {"early_stopping": [False, True], "validation_fraction": [1e-6]}
+    search = GridSearchCV(net(), grid, cv=3, refit=False)
+    with (
+        joblib.parallel_config("skreg"),
+        pytest.warns(FitFailedWarning),
+        pytest.warns(UserWarning, match="non-finite"),
+    ):
+        search.fit(X, y)
+    assert stacks == [3]
+    assert np.isfinite(search.cv_results_["mean_test_score"][0])
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_where_memory_does_not_suffice_stacks_are_halved(
+    iris, stacks, monkeypatch, limit
+):
+    step = Stack.step
+
+    def limited(self, i):
+        result = step(self, i)
+        if len(self) > limit and i == 2 and len(self.candidates[0].net.history) == 2:
+            raise torch.OutOfMemoryError("simulated")
+        return result
+
+    monkeypatch.setattr(Stack, "step", limited)
+    params = {"early_stopping": True, "patience": 9, "lr": 0.01}
+    fits = [(net(lambda1=l1, dropout=0.3, **params), *iris) for l1 in range(5)]
+    mine = together(*fits)
+    assert (
+        stacks
+        == {1: [5, 2, 1, 1, 3, 1, 2, 1, 1], 2: [5, 2, 3, 1, 2], 3: [5, 2, 3]}[limit]
+    )
+    assert_same_nets(mine, alone(*fits))
+
+
+def test_large_nets_train_in_small_stacks_and_few_nets_alone(iris, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        _engine, "train_stack", lambda stack, pool: sizes.append(len(stack))
+    )
+    X = np.zeros((len(iris[1]), 500))
+    fits = [(net(hidden_layer_sizes=400, lambda1=l1), X, iris[1]) for l1 in range(9)]
+    together(*fits)
+    assert sizes == [3, 3, 3]
+    together(*fits[:2])
+    assert sizes == [3, 3, 3]
+
+
+def test_nets_that_lose_the_race_train_alone(iris, monkeypatch):
+    monkeypatch.setattr(_cost, "wins_race", lambda *args: False)
+    monkeypatch.setattr(_engine, "train_stack", None)
+    fits = [(net(module__activation="gelu", lambda1=x), *iris) for x in range(4)]
+    assert_same_nets(together(*fits), alone(*fits))
+
+
+def test_the_race_leaves_the_module_and_random_states_as_they_are(iris):
+    module = Convolutional(3)
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    state = torch.get_rng_state()
+    assert isinstance(_cost.wins_race(module, torch.randn(16, 2, 2, 2), 4), bool)
+    torch.set_rng_state(state)
+    after = module.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert all(w.grad is None for w in module.parameters())
+    assert module.training
+
+
+class Watches(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        pass
+
+
+class OtherLoss(RegularizedNetClassifier):
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        return 2 * super().get_loss(y_pred, y_true, X=X, training=training)
+
+
+class Stubborn(nn.Module):
+    """Its result depends on numbers, so that no two can run as one."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.linear = nn.Linear(in_features, out_features)
+
+    def forward(self, x):
+        x = self.linear(x)
+        return x if x.sum() > 0 else 2 * x
+
+
+class Random(Stubborn):
+    def forward(self, x):
+        return self.linear(x + torch.rand_like(x))
+
+
+ALONE = {
+    "callback Watches": {"callbacks": [Watches()]},
+    "callback LRScheduler": {"callbacks": [LRScheduler("StepLR", step_size=1)]},
+    "OtherLoss overrides get_loss": {"make": OtherLoss},
+    "optimizer LBFGS": {"optimizer": torch.optim.LBFGS},
+    "vmap": {"module": Stubborn},
+    "random": {"module": Random},
+    "criterion NLLLoss": {"criterion": nn.NLLLoss},
+    "augment=": {"augment": torch.nn.Identity()},
+    "not arrays in memory": {"iterator_train": torch.utils.data.DataLoader},
+}
+
+
+@pytest.mark.parametrize("reason", ALONE)
+def test_what_cannot_be_stacked_trains_alone_and_says_why(iris, stacks, capfd, reason):
+    X, y = iris
+    params = {"max_epochs": 2} | ALONE[reason]
+    fits = [(net(**params, lambda1=x), X, y) for x in (0, 0.01)]
+    fits += [(net(lambda1=x), X, y) for x in (0, 0.01)]
+    with joblib.parallel_config("skreg"):
+        mine = joblib.Parallel(verbose=1)(
+            joblib.delayed(fit)(clone(estimator), X, y) for estimator, X, y in fits
+        )
+    told = [line for line in capfd.readouterr().err.splitlines() if "alone" in line]
+    assert len(told) == 1
+    assert "2 of 4 fits" in told[0]
+    assert stacks == [2]
+    assert reason in told[0]
+    assert_same_nets(mine, alone(*fits))
+
+
+def test_nothing_is_said_unless_asked_for(iris, capfd):
+    together((net(callbacks=[Watches()]), *iris))
+    assert capfd.readouterr().err == ""
+
+
+def test_the_global_random_states_are_left_alone(iris):
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    together(*[(net(dropout=0.5, random_state=s), *iris) for s in range(3)])
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
+
+
+@pytest.mark.cuda
+def test_stacks_on_cuda(iris, stacks, cuda):
+    X, y = iris
+    fits = [(net(lambda1=l1, dropout=0, device="cuda"), X, y) for l1 in (0, 0.01, 0.1)]
+    mine = together(*fits)
+    assert stacks == [3]
+    assert_same_nets(mine, alone(*fits))
+    dropped = [(net(dropout=0.5, random_state=s, device="cuda"), X, y) for s in (0, 1)]
+    assert_same_nets(together(*dropped), together(*dropped[::-1])[::-1])
