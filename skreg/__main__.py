@@ -147,7 +147,7 @@ def run(options: argparse.Namespace) -> int:
         n_valid=options.val_size,
         full=options.full,
         resume=options.resume,
-        progress=lambda title: lambda fits: tqdm(fits, desc=title, unit="fit"),
+        progress=lambda title: lambda seeds: tqdm(seeds, desc=title, unit="seed"),
     ):
         if outcome.result is None:
             n_failed += 1

@@ -188,8 +188,8 @@ def test_it_is_the_same_net_up_to_where_it_stops(stopped):
             for a, b in zip(long, short, strict=True):
                 n = np.isfinite(curve(b, "valid_acc")).sum()
                 assert n == min(70, b["best_epoch"] + patience + 1)
-                np.testing.assert_array_equal(
-                    curve(a, "param_norm")[:n], curve(b, "param_norm")[:n]
+                np.testing.assert_allclose(
+                    curve(a, "param_norm")[:n], curve(b, "param_norm")[:n], rtol=1e-4
                 )
 
 

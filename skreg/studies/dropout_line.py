@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 import torch
+from joblib import Parallel, delayed
 
 from skreg.datasets import make_noisy_line
 from skreg.displays import LearningCurvesDisplay, PredictionEvolutionDisplay
@@ -14,7 +15,7 @@ from skreg.estimators import RegularizedNetRegressor
 from skreg.estimators._parameters import resolve_device
 from skreg.modules import ToyNet, ToyNetDropout
 from skreg.studies import figures
-from skreg.studies.fitting import computing, has_diverged, padded
+from skreg.studies.fitting import computing, curve, has_diverged
 from skreg.studies.settings import optimizer_text
 from skreg.studies.tables import (
     compare,
@@ -83,23 +84,28 @@ def run(
     every = min(every, epochs)
     n_frames = epochs // every
     line = make_noisy_line(100, noise=0.0)
-    fits = [(label, seed) for label in NETS for seed in seeds]
     runs = []
     with computing():
-        for label, seed in progress(fits):
-            net = RegularizedNetRegressor(
-                NETS[label],
-                scale_target=False,  # losses in the unit of y
-                optimizer=torch.optim.Adam,
-                lr=lr,
-                max_epochs=every,
-                batch_size=-1,
-                random_state=seed,
-                device=device,
-            )
+        for seed in progress(seeds):
             points = make_noisy_line(n_points, noise=noise, random_state=seed)
-            run = _fit(net, points, line, n_frames)
-            runs.append({"labels": {"net": label}, "seed": seed} | run)
+            nets = [
+                RegularizedNetRegressor(
+                    module,
+                    scale_target=False,  # losses in the unit of y
+                    optimizer=torch.optim.Adam,
+                    lr=lr,
+                    max_epochs=every,
+                    batch_size=-1,
+                    random_state=seed,
+                    device=device,
+                )
+                for module in NETS.values()
+            ]
+            fits = Parallel()(
+                delayed(_fit)(net, points, line, n_frames) for net in nets
+            )
+            for label, run in zip(NETS, fits, strict=True):
+                runs.append({"labels": {"net": label}, "seed": seed} | run)
     return {
         "study": "dropout-line",
         "settings": {
@@ -130,7 +136,7 @@ def _fit(net, points, line, n_frames: int) -> dict:
     nothing = [[None] * len(line[1])] * (n_frames - len(predictions))
     return {
         "diverged": has_diverged(net),
-        "curves": {key: padded(net.history[:, key], n_epochs) for key in CURVES},
+        "curves": {key: curve(net, key, n_epochs) for key in CURVES},
         "predictions": predictions + nothing,
         "points": [points[0][:, 0].tolist(), points[1].tolist()],
     }

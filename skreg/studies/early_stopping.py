@@ -193,7 +193,6 @@ def _summaries(result: dict) -> pd.DataFrame:
         "validation accuracy": lambda run: run["final_valid_acc"],
         "test accuracy": lambda run: run["test_acc"],
         "norm": lambda run: run["norm"],
-        "seconds": lambda run: run["seconds"],
     }
     return summarize(result["runs"], columns)
 

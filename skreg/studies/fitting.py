@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from math import isfinite
+from math import isfinite, nan
 from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
 from sklearn.base import clone
 from sklearn.model_selection import KFold, StratifiedKFold
 
@@ -40,7 +40,7 @@ class Case(NamedTuple):
 @contextmanager
 def computing() -> Iterator[None]:
     """Say where fits and searches compute: the one place to change that."""
-    with one_thread():
+    with one_thread(), parallel_config("skreg"):
         yield
 
 
@@ -83,6 +83,7 @@ def fit_all(
     seeds: Sequence[int],
     progress: Callable[[Sequence], Iterable] = iter,
     measure: Callable[..., dict] | None = None,
+    together: bool = True,
 ) -> list[dict]:
     """Fit every case with every seed, which decides images, weights, everything.
 
@@ -91,22 +92,28 @@ def fit_all(
     cases : sequence of Case
     seeds : sequence of int
     progress : callable, default=iter
-        Wraps the sequence of fits, as `tqdm` does.
+        Wraps the sequence of seeds, as `tqdm` does.
     measure : callable, default=None
         From a fitted net and its sample to more that is kept, as plain data.
+    together : bool, default=True
+        Train the nets of a seed as one program; False lets each have the time it takes.
 
     Returns
     -------
     list of dict
         One a fit, of plain numbers, strings, lists and dicts: ``labels``, ``seed``,
-        ``seconds``, ``diverged``, ``curves`` (of `CURVES`, None after the end of a fit
-        that stopped early), ``layer_norms`` at the end, ``norm`` of the net that the
-        fit returned, and, if there is a test set, ``test_acc`` and ``final_valid_acc``
-        of that net; with early stopping ``best_epoch``.
+        ``seconds`` (with the time of all that train together), ``diverged``, ``curves``
+        (of `CURVES`, None after the end of a fit that stopped early), ``layer_norms``
+        at the end, ``norm`` of the net that the fit returned, and, if there is a test
+        set, ``test_acc`` and ``final_valid_acc`` of that net; with early stopping
+        ``best_epoch``.
     """
-    fits = [(case, seed) for case in cases for seed in seeds]
+    runs = []
     with computing():
-        return Parallel()(delayed(_fit)(*fit, measure) for fit in progress(fits))
+        for seed in progress(seeds):
+            fits = [delayed(_fit)(case, seed, measure) for case in cases]
+            runs += Parallel(n_jobs=None if together else 1)(fits)
+    return runs
 
 
 def _fit(case: Case, seed: int, measure) -> dict:
@@ -120,7 +127,7 @@ def _fit(case: Case, seed: int, measure) -> dict:
         "seed": seed,
         "seconds": perf_counter() - start,
         "diverged": has_diverged(net),
-        "curves": {key: padded(net.history[:, key], net.max_epochs) for key in CURVES},
+        "curves": {key: curve(net, key) for key in CURVES},
         "layer_norms": {
             layer: finite(norm)
             for layer, norm in net.history[-1, "param_norms"].items()
@@ -159,6 +166,11 @@ def finite(value: float) -> float | None:
     return float(value) if isfinite(value) else None
 
 
-def padded(values: Sequence[float], n_epochs: int) -> list[float | None]:
-    """Fill up the curve of a fit that diverged or stopped early."""
-    return [*map(finite, values)] + [None] * (n_epochs - len(values))
+def curve(net, key: str, n_epochs: int | None = None) -> list[float | None]:
+    """Return what the history holds of each epoch; None is ``max_epochs`` of them.
+
+    None stands for what is not finite, and for the epochs after the end of a fit that
+    diverged or stopped early.
+    """
+    values = [finite(epoch.get(key, nan)) for epoch in net.history]
+    return values + [None] * ((n_epochs or net.max_epochs) - len(values))

@@ -71,7 +71,7 @@ def run(
     name : str, default="images"
         What the report calls the data.
     progress : callable, default=iter
-        Wraps the sequence of fits, as `tqdm` does.
+        Wraps the sequence of seeds, as `tqdm` does.
 
     Returns
     -------

@@ -72,7 +72,7 @@ def run(
     net = image_net(AnimalNet, data, lr=lr, epochs=epochs, device=device)
     runs = []
     with computing():
-        for seed in progress(list(seeds)):
+        for seed in progress(seeds):
             sample = draw_sample(data, n_train, n_test, seed)
             runs.append(
                 {"seed": seed, "curves": {}}

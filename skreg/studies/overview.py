@@ -81,7 +81,7 @@ def run(
     return {
         "study": "overview",
         "settings": describe(data, name, device, own),
-        "runs": fit_all(cases, seeds, progress),
+        "runs": fit_all(cases, seeds, progress, together=False),
     }
 
 

@@ -74,7 +74,7 @@ def run_studies(
     resume : bool, default=False
         Keep the results in `output` that are sound and answer the same request.
     progress : callable, default=lambda title: iter
-        From the title of a study to what wraps the sequence of its fits.
+        From the title of a study to what wraps the sequence of its seeds.
 
     Yields
     ------

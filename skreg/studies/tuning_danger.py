@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from scipy.stats import loguniform
 from sklearn.base import clone
 from sklearn.model_selection import (
@@ -74,15 +75,18 @@ def run(
     dict
     """
     net = image_net(MLP, data, lr=1e-2, epochs=epochs, device=device)
-    fits = [(seed, labels) for seed in seeds for labels in LABELS]
     runs = []
     with computing():
-        for seed, labels in progress(fits):
+        for seed in progress(seeds):
             sample = draw_sample(data, n_train, n_valid, seed, n_test)
-            if labels == "permuted":
-                sample = _permuted(sample, seed)
-            result = _search(net, sample, n_candidates, n_folds, seed)
-            runs.append({"labels": {"labels": labels}, "seed": seed} | result)
+            samples = {"true": sample, "permuted": _permuted(sample, seed)}
+            grid = draw_candidates(n_candidates, seed)
+            outcomes = Parallel()(
+                delayed(_search)(net, one, grid, n_folds, seed)
+                for one in samples.values()
+            )
+            for labels, outcome in zip(samples, outcomes, strict=True):
+                runs.append({"labels": {"labels": labels}, "seed": seed} | outcome)
     own = {
         "net": "MLP with one hidden layer",
         "training images": n_train,
@@ -147,12 +151,11 @@ def growth(valid, test, seed: int) -> dict[str, list[float]]:
     return {"best": best.mean(axis=0).tolist(), "test": picked.mean(axis=0).tolist()}
 
 
-def _search(net, sample, n_candidates: int, n_folds: int, seed: int) -> dict:
+def _search(net, sample, grid: list[dict], n_folds: int, seed: int) -> dict:
     n_train, n_valid = len(sample.y_train), len(sample.y_valid)
     X = np.concatenate([sample.X_train, sample.X_valid, sample.X_test])
     y = np.concatenate([sample.y_train, sample.y_valid, sample.y_test])
     train, rest = np.split(np.arange(len(y)), [n_train])
-    grid = draw_candidates(n_candidates, seed)
 
     def on_both(fitted, X, y):
         hits = fitted.predict(X) == y
