@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from skreg.modules import FullyConnected
 
-__all__ = ["Backprop", "Parts", "fully_connected_layers", "loss_head"]
+__all__ = ["Backprop", "Parts", "fully_connected_layers", "has_hooks", "loss_head"]
 
 _aten = torch.ops.aten
+NARROW = 16  # layers with fewer outputs are computed the other way round: it is faster
 
 # From the gradient in the output of an activation and that output to the gradient in
 # its input, which overwrites the former.
@@ -88,8 +89,9 @@ def fully_connected_layers(
         and all(type(layer) in {nn.Dropout, *ACTIVATION_FORWARD} for layer in others)
         and len(linear) == len(set(linear))
         and list(map(id, weights)) == list(map(id, module.parameters()))
-        and all(w.requires_grad and not _has_hooks(w) for w in weights)
-        and not any(map(_has_hooks, module.modules()))
+        and all(w.requires_grad and not has_hooks(w) for w in weights)
+        and not any(map(has_hooks, module.modules()))
+        and not any("forward" in vars(part) for part in module.modules())
     )
     return layers if plain else None
 
@@ -100,7 +102,8 @@ HOOKS = (
 )
 
 
-def _has_hooks(thing) -> bool:
+def has_hooks(thing: nn.Module | Tensor) -> bool:
+    """Tell whether a module or parameter calls functions of others as it is used."""
     return any(getattr(thing, name, None) for name in HOOKS)
 
 
@@ -120,7 +123,7 @@ class Parts(NamedTuple):
     @property
     def n(self) -> int:
         """The largest number of samples; the rows of others are filled up."""
-        return max(map(len, self.parts))
+        return max(part.shape[0] for part in self.parts)
 
 
 class Backprop:
@@ -208,6 +211,10 @@ class _StackedLinear(_Linear):
         self.x = x
         if isinstance(x, Parts):
             return self._forward_parts(x)
+        if self.weight.shape[1] < NARROW:
+            if self.bias is None:
+                return torch.bmm(self.weight, x.mT).mT
+            return torch.baddbmm(self.bias.unsqueeze(2), self.weight, x.mT).mT
         if self.bias is None:
             return torch.bmm(x, self.weight.mT)
         return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.mT)
@@ -215,10 +222,13 @@ class _StackedLinear(_Linear):
     def _forward_parts(self, x):
         # The weights of nets that see the same inputs are rows of one matrix.
         n_nets, n_out, n_in = self.weight.shape
-        z = self.weight.new_zeros(x.n, n_nets, n_out)
+        n = x.n
+        equal = all(part.shape[0] == n for part in x.parts)
+        fill = self.weight.new_empty if equal else self.weight.new_zeros
+        z = fill(n, n_nets, n_out)
         for part, rows in zip(x.parts, x.rows, strict=True):
             weight = self.weight[rows].view(-1, n_in).t()
-            out = z[: len(part), rows].flatten(1)
+            out = z[: part.shape[0], rows].flatten(1)
             if self.bias is None:
                 torch.mm(part, weight, out=out)
             else:
@@ -243,7 +253,8 @@ class _StackedLinear(_Linear):
         d = d.transpose(0, 1)  # (n, B, n_out)
         for part, rows in zip(self.x.parts, self.x.rows, strict=True):
             gradient = self.weight_gradient[rows].view(-1, part.shape[1])
-            part_of_d = d[: len(part), rows].reshape(len(part), -1)
+            n = part.shape[0]
+            part_of_d = d[:n, rows].reshape(n, -1)
             torch.addmm(gradient, part_of_d.t(), part, beta=beta, out=gradient)
 
 
@@ -295,7 +306,7 @@ def loss_head(criterion) -> Callable[..., tuple[Tensor, Tensor]] | None:
         The loss is of shape () or, for a stack, (B,). None for a criterion that is
         not ``nn.CrossEntropyLoss`` or ``nn.MSELoss`` with the mean over samples.
     """
-    if getattr(criterion, "reduction", None) != "mean" or _has_hooks(criterion):
+    if getattr(criterion, "reduction", None) != "mean" or has_hooks(criterion):
         return None
     if type(criterion) is nn.MSELoss:
         return squared_error

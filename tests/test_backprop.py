@@ -9,6 +9,7 @@ from torch import nn
 
 from skreg.backprop import (
     ACTIVATION_FORWARD,
+    NARROW,
     Backprop,
     Parts,
     cross_entropy,
@@ -27,9 +28,9 @@ def make(activation=nn.ReLU, bias=True):
     return nn.Sequential(
         nn.Linear(5, 4, bias=bias),
         activation(),
-        nn.Linear(4, 6, bias=bias),
+        nn.Linear(4, NARROW + 1, bias=bias),
         activation(),
-        nn.Linear(6, 3, bias=bias),
+        nn.Linear(NARROW + 1, 3, bias=bias),
     ).double()
 
 

@@ -174,6 +174,45 @@ def test_a_stack_trains_each_net_as_it_trains_alone(iris, stacks, name, validate
     assert_same_nets(mine, alone(*fits))
 
 
+SCHEDULES = {
+    "StepLR": {"policy": "StepLR", "step_size": 2, "event_name": "event_lr"},
+    "CosineAnnealingLR": {"policy": "CosineAnnealingLR", "T_max": 5},
+    "ReduceLROnPlateau": {
+        "policy": "ReduceLROnPlateau",
+        "monitor": "train_loss",
+        "patience": 0,
+        "threshold": 0.1,
+    },
+}
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_of_the_learning_rate(iris, stacks, name, optimizer):
+    X, y = iris
+    params = {"max_epochs": 7, "optimizer": optimizer, "optimizer__weight_decay": 1e-3}
+    fits = [
+        (
+            net(
+                lr=lr,
+                lambda1=l1,
+                callbacks=[("schedule", LRScheduler(**SCHEDULES[name]))],
+                **params,
+            ),
+            X,
+            y,
+        )
+        for lr in (0.1, 0.01)
+        for l1 in (0, 0.05, 1)
+    ]
+    mine, theirs = together(*fits), alone(*fits)
+    assert stacks == [6]
+    assert_same_nets(mine, theirs)
+    rates = [n.optimizer_.param_groups[0]["lr"] for n in mine]
+    assert rates == [n.optimizer_.param_groups[0]["lr"] for n in theirs]
+    assert max(rates) < 0.1
+
+
 def test_folds_of_different_sizes_and_data_are_one_stack(iris, stacks):
     X, y = iris
     fits = [
@@ -491,9 +530,18 @@ class Random(Stubborn):
         return self.linear(x + torch.rand_like(x))
 
 
+def hooked(in_features, out_features):
+    module = nn.Linear(in_features, out_features)
+    module.register_forward_hook(lambda module, args, outputs: 2 * outputs)
+    return module
+
+
 ALONE = {
+    "its module has hooks": {"module": hooked},
     "callback Watches": {"callbacks": [Watches()]},
-    "callback LRScheduler": {"callbacks": [LRScheduler("StepLR", step_size=1)]},
+    "callback LRScheduler": {
+        "callbacks": [LRScheduler("StepLR", step_size=1, step_every="batch")]
+    },
     "OtherLoss overrides get_loss": {"make": OtherLoss},
     "optimizer LBFGS": {"optimizer": torch.optim.LBFGS},
     "vmap": {"module": Stubborn},

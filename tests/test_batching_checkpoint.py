@@ -76,6 +76,24 @@ def test_a_rerun_fits_nothing(iris, kept):
     assert_equal(again, first, with_times=True)
 
 
+def test_data_are_hashed_once(iris, kept, monkeypatch):
+    hashed = []
+
+    def spy(hasher, obj):
+        hashed.append(obj)
+        return original(hasher, obj)
+
+    original = _fingerprint.NumpyHasher.hash
+    monkeypatch.setattr(_fingerprint.NumpyHasher, "hash", spy)
+    data = [np.repeat(part, 2, axis=0) for part in iris]
+    kept(search, data)
+    for part in data:
+        n_of_data = sum(obj is part for obj in hashed)
+        n_of_views = sum(getattr(obj, "base", None) is part for obj in hashed)
+        assert n_of_data + n_of_views <= 2  # the argument, and the array in it
+    assert sum(obj is data[0] for obj in hashed) >= 1
+
+
 def test_a_longer_grid_fits_what_is_new(iris, kept):
     kept(search, iris)
     grid = GRID | {"lambda1": [0, 1e-4, 1e-3, 1e-2]}

@@ -165,6 +165,41 @@ def test_tasks_that_write_into_memory_stay_here(iris, client):
         np.testing.assert_array_equal(forest.predict_proba(iris[0]), expected)
 
 
+class Unpicklable(Exception):
+    def __init__(self, a, b):
+        super().__init__(f"{a} and {b}")
+
+
+def fail(kind):
+    raise kind("this", "that")
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [(OSError, OSError), (Unpicklable, RuntimeError)],
+)
+def test_errors_tell_where_on_the_worker(client, kind, expected):
+    with (
+        joblib.parallel_config("skreg", cluster=client),
+        pytest.raises(expected, match=r"this.* that") as caught,
+    ):
+        Parallel()([delayed(fail)(kind)])
+    assert 'raise kind("this", "that")' in str(caught.value.__cause__)
+
+
+def test_cluster_without_workers(monkeypatch):
+    monkeypatch.setattr(_cluster, "_PATIENCE", 0.1)
+    with (
+        distributed.LocalCluster(
+            n_workers=0, dashboard_address=":0", silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+        joblib.parallel_config("skreg", cluster=client),
+        pytest.raises(TimeoutError, match=r"has had no worker for 0\.1 seconds"),
+    ):
+        Parallel()([delayed(pow)(2, 3)])
+
+
 @pytest.mark.parametrize("cluster", ["scheduler:8786", 3])
 def test_what_is_no_client(cluster):
     with pytest.raises(ValueError, match=r"must be a dask\.distributed\.Client"):
@@ -177,20 +212,34 @@ def test_without_dask(monkeypatch):
         joblib.parallel_config("skreg", cluster="scheduler:8786")
 
 
-def test_all_workers_that_held_the_data_die(iris, client, monkeypatch):
-    """What the client sent is lost with them, and sent again."""
-    send = _cluster.ClusterCall._send
-    killed = []
+def test_data_that_are_lost_are_sent_again(iris, client, monkeypatch):
+    """As if all workers that held them had died."""
+    submit = distributed.Client.submit
+    lost = []
 
-    def kill_all(self):
-        send(self)
-        if not killed:
-            for pid in client.run(os.getpid).values():
-                killed.append(pid)
-                os.kill(pid, KILL)
+    def lose(client, function, calls, options, *shared, **kwargs):
+        if not lost:
+            lost.extend(shared)
+            client.cancel(shared)
+        return submit(client, function, calls, options, *shared, **kwargs)
 
-    monkeypatch.setattr(_cluster.ClusterCall, "_send", kill_all)
+    monkeypatch.setattr(distributed.Client, "submit", lose)
     with joblib.parallel_config("skreg", cluster=client):
-        together = search(iris, max_epochs=20)
-    assert len(killed) == 2
-    assert_equal(together, search(iris, max_epochs=20))
+        together = search(iris)
+    assert lost
+    assert_equal(together, search(iris))
+
+
+def test_data_that_are_always_lost(iris, client, monkeypatch):
+    submit = distributed.Client.submit
+
+    def lose(client, function, calls, options, *shared, **kwargs):
+        client.cancel(shared)
+        return submit(client, function, calls, options, *shared, **kwargs)
+
+    monkeypatch.setattr(distributed.Client, "submit", lose)
+    with (
+        joblib.parallel_config("skreg", cluster=client),
+        pytest.raises(RuntimeError, match="were lost 3 times"),
+    ):
+        search(iris)

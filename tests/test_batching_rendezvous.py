@@ -2,6 +2,7 @@
 
 import asyncio
 import faulthandler
+import inspect
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import tempfile
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -75,7 +77,8 @@ def batches(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind():
+def nothing_is_left_behind(iris):
+    small().fit(*iris)  # imports on first use set filters of warnings
     state = [*warnings.filters], warnings.showwarning
     yield
     assert not [t for t in threading.enumerate() if t.name == "skreg"]
@@ -292,6 +295,24 @@ def test_fits_wait_for_each_other_as_far_as_memory_goes(iris, batches, monkeypat
     assert sum(batches) == 6
 
 
+def test_a_net_that_is_trained_can_go_on_before_the_rest(iris, monkeypatch):
+    events = []
+
+    def one_by_one(jobs, *, verbose):
+        for job in jobs:
+            job.train_alone()  # which lets it go on
+            events.append("next")
+
+    def task(i):
+        small().fit(*iris)
+        events.append(i)
+
+    monkeypatch.setattr(skreg.batching._backend, "train_together", one_by_one)
+    with joblib.parallel_config("skreg", max_in_flight=2):
+        Parallel()(delayed(task)(i) for i in range(3))
+    assert events == [0, "next", 1, "next", 2, "next"]
+
+
 # -- failures -------------------------------------------------------------------------
 
 
@@ -471,7 +492,7 @@ class FakeNet:
         train(self, None, None, {})
         return self.result
 
-    def fit_loop(self, X, y):
+    def fit_loop(self, X, y, **fit_params):
         if self.value % 17 == 0:
             raise ArithmeticError(self.value)
         self.result = self.value + 1
@@ -577,7 +598,7 @@ def impatient(monkeypatch):
 
 @pytest.mark.parametrize("n_jobs", [None, 3])
 @pytest.mark.parametrize("chunk", range(4))
-def test_random_mixes_of_tasks_end_and_agree(impatient, chunk, n_jobs):
+def test_random_mixes_of_tasks_end_and_agree(batches, impatient, chunk, n_jobs):
     def compare(seed):
         alone = outcome_of(seed)
         options = {"backend": "skreg", "max_in_flight": 1 + seed % 9, "n_jobs": n_jobs}
@@ -587,7 +608,7 @@ def test_random_mixes_of_tasks_end_and_agree(impatient, chunk, n_jobs):
         within(60, lambda seed=seed: compare(seed))
 
 
-def test_a_lock_around_fits(iris, impatient):
+def test_a_lock_around_fits(batches, impatient):
     lock = threading.Lock()
 
     def task(i):
@@ -601,7 +622,19 @@ def test_a_lock_around_fits(iris, impatient):
     assert within(60, run) == list(range(2, 10))
 
 
-def test_processes_inside_of_a_task(iris):
+def test_slow_tasks_are_waited_for(impatient, batches):
+    def task(i):
+        start = time.process_time()
+        while time.process_time() - start < 0.08:
+            pass
+        return FakeNet(i).fit()
+
+    with joblib.parallel_config("skreg"):
+        Parallel()(delayed(task)(i) for i in range(1, 6))
+    assert batches == [5]
+
+
+def test_processes_inside_of_a_task(batches):
     def task(i):
         with pytest.warns(UserWarning, match="Loky-backed parallel loops"):
             return Parallel(n_jobs=2, backend="loky")(
@@ -670,7 +703,7 @@ def test_callbacks_of_scikit_learn_see_all_fits_and_epochs(iris):
         assert names.count("epoch") == 36
 
 
-# -- the name -------------------------------------------------------------------------
+# -- the name and the options ---------------------------------------------------------
 
 
 def test_joblib_knows_the_name_before_it_is_used():
@@ -689,6 +722,16 @@ def test_the_package_alone_loads_nothing():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_the_guide_names_the_options():
+    guide = Path(__file__).parents[1] / "docs" / "guide" / "batching.rst"
+    text = guide.read_text(encoding="utf-8")
+    options = inspect.signature(skreg.batching.SkregBackend).parameters
+    for name, option in options.items():
+        if name not in ("nesting_level", "inner_max_num_threads"):
+            is_told = f"``{name}={option.default}``" in text
+            assert is_told or (option.default is None and f"``{name}=" in text), name
+
+
 @pytest.mark.parametrize("value", [0, -1, 2.5, "many"])
 def test_bad_number_of_fits(value):
     message = f"max_in_flight={value!r} must be a positive integer"
@@ -699,55 +742,100 @@ def test_bad_number_of_fits(value):
 # -- Ctrl-C ---------------------------------------------------------------------------
 
 INTERRUPTED = """
-import faulthandler, os, signal, sys, threading, time
+import faulthandler, threading, time
 faulthandler.dump_traceback_later(100, exit=True)
 from skreg.estimators import RegularizedNetClassifier  # before joblib
 import joblib
 from sklearn.datasets import load_iris
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import cross_val_score
 from skreg.callbacks import Callback
 
 class Announce(Callback):
     def on_epoch_end(self, net, **kwargs):
         if len(net.history) == 2:
-            print("training", flush=True)
+            print("alone", flush=True)
 
 class Slow(RegularizedNetClassifier):
     def initialize(self):
         super().initialize()
-        if self.lambda1 == 1 and self.lr == 1:
+        if self._seed == 1:
             print("waiting", flush=True)
             for _ in range(200):
                 time.sleep(1e-2)
         return self
 
+class Announced(RegularizedNetClassifier):
+    def on_train_begin(self, net, **kwargs):
+        super().on_train_begin(net, **kwargs)
+        print("batch", flush=True)
+
 X, y = load_iris(return_X_y=True)
-net = Slow(max_epochs=10**6, random_state=0, callbacks=[Announce()])
-grid = {"lambda1": [0, 1], "lr": [1e-3, float(sys.argv[1])]}
-try:
+for net in [
+    Announced(random_state=0),
+    RegularizedNetClassifier(random_state=0, callbacks=[Announce()]),
+    Slow(random_state=1),
+]:
     with joblib.parallel_config("skreg"):
-        GridSearchCV(net, grid, cv=5).fit(X, y)
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-print([t.name for t in threading.enumerate()])
-with joblib.parallel_config("skreg"):
-    print(len(cross_val_score(net.set_params(max_epochs=1), X, y)))
+        try:
+            cross_val_score(net.set_params(max_epochs=10**6), X, y)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        print([t.name for t in threading.enumerate()], flush=True)
+        cross_val_score(RegularizedNetClassifier(max_epochs=1), X, y)
+"""
+
+
+INTERRUPTED_AT_RANDOM = """
+import faulthandler, os, random, signal, sys, threading, time, warnings
+faulthandler.dump_traceback_later(100, exit=True)
+sys.path.insert(0, sys.argv[1])
+from test_batching_rendezvous import outcome_of
+import skreg.batching._backend
+
+def train_together(jobs, *, verbose):
+    for job in jobs:
+        job.train_alone()
+
+skreg.batching._backend.train_together = train_together
+state = [*warnings.filters], warnings.showwarning
+rng = random.Random(0)
+for i in range(150):
+    seed, n_jobs = rng.randrange(160), rng.choice([None, 3])
+    delay = 0.03 * rng.random()
+    alarm = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        alarm.start()
+        outcome_of(seed, backend="skreg", max_in_flight=1 + seed % 9, n_jobs=n_jobs)
+        time.sleep(10)
+    except KeyboardInterrupt:
+        pass
+    alarm.join()
+    time.sleep(1e-3)
+    assert not [t for t in threading.enumerate() if t.name == "skreg"], i
+    assert ([*warnings.filters], warnings.showwarning) == state, i
 """
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
-@pytest.mark.parametrize("moment", ["training", "waiting"])
-def test_interrupt_ends_a_search(moment):
-    lr = "1" if moment == "waiting" else "0.1"
-    with subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, lr], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == f"{moment}\n"
-        process.send_signal(signal.SIGINT)
-        started = time.monotonic()
-        assert process.stdout.readline() == "interrupted\n"
-        # A task that computes is let end: here, the rest of its two seconds.
-        assert time.monotonic() - started < 5
-        output = process.stdout.read().splitlines()
-    assert output[-2:] == ["['MainThread']", "5"]
+def test_interrupts_at_random_moments_leave_nothing_behind():
+    command = [sys.executable, "-c", INTERRUPTED_AT_RANDOM, Path(__file__).parent]
+    subprocess.run(command, check=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
+def test_interrupt_ends_a_search():
+    command = [sys.executable, "-c", INTERRUPTED]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        # Five nets begin, and are trained as one batch; one is trained alone; one is
+        # about to be initialised.
+        for moment, n_times in [("batch", 5), ("alone", 1), ("waiting", 1)]:
+            for _ in range(n_times):
+                assert process.stdout.readline() == f"{moment}\n"
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            started = time.monotonic()
+            assert process.stdout.readline() == "interrupted\n"
+            # A task that computes is let end: the last one, for two seconds.
+            assert time.monotonic() - started < 5
+            assert process.stdout.readline() == "['MainThread']\n"
     assert process.returncode == 0

@@ -6,6 +6,7 @@ import torch
 from sklearn.datasets import load_iris
 from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, LRScheduler
 from torch import nn
+from torch.nn.utils.prune import l1_unstructured
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
 from skreg.callbacks import AccuracyTracker
@@ -89,6 +90,8 @@ class WasLean(Callback):
 
 def fit(data, make=RegularizedNetClassifier, callbacks=(), **params):
     was = WasLean()
+    if (schedule := params.pop("schedule", None)) is not None:
+        callbacks = [*callbacks, schedule]
     params = {"hidden_layer_sizes": 8, "max_epochs": 4, "random_state": 0} | params
     net = make(callbacks=[was, *callbacks], **params)
     X, y = data
@@ -105,6 +108,7 @@ WORK = [
     {"optimizer": torch.optim.RMSprop, "iterator_train__drop_last": True},
     {"iterator_train": torch.utils.data.DataLoader, "batch_size": 32},
     {"make": RegularizedNetRegressor, "lambda2": 0.1},
+    {"schedule": LRScheduler("StepLR", step_size=2, gamma=0.5)},
 ]
 
 
@@ -237,6 +241,111 @@ def test_weights_that_a_callback_changes_are_the_ones_evaluated_and_trained(iris
     assert_same_history(by_hand.history, autograd.history, {"rel": 1e-4})
 
 
+def freeze(net):
+    net.module_.fc1.requires_grad_(False)
+
+
+def hook(net):
+    net.module_.fc2.register_forward_hook(lambda layer, args, outputs: 2 * outputs)
+
+
+def hook_gradient(net):
+    net.module_.fc1.weight.register_hook(lambda gradient: 0 * gradient)
+
+
+def replace_activation(net):
+    net.module_.activation = nn.Tanh()
+
+
+def replace_layer(net):
+    torch.manual_seed(0)
+    net.module_.fc1 = nn.Linear(4, 8)
+
+
+def replace_weight(net):
+    torch.manual_seed(1)
+    net.module_.fc1.weight = nn.Parameter(torch.randn(8, 4))
+
+
+def replace_data(net):
+    for w in net.module_.parameters():
+        w.data = w.data.clamp(-0.1, 0.1)
+
+
+def smooth(net):
+    net.criterion_.label_smoothing = 0.5
+
+
+def replace_criterion(net):
+    net.criterion_ = nn.MultiMarginLoss()
+
+
+def prune(net):
+    l1_unstructured(net.module_.fc1, "weight", amount=0.5)
+
+
+def patch_forward(net):
+    module = net.module_
+    module.forward = lambda x: nn.functional.normalize(type(module).forward(module, x))
+
+
+def drop(net):
+    net.module_.dropout.p = 0.5
+
+
+def replace_optimizer(net):
+    net.optimizer_ = torch.optim.SGD(net.module_.parameters(), lr=0.1)
+
+
+class Intervene(Callback):
+    def __init__(self, act, when):
+        self.act = act
+        self.when = when
+
+    def on_train_begin(self, net, **kwargs):
+        self._act("train", net)
+
+    def on_epoch_begin(self, net, **kwargs):
+        self._act("begin", net)
+
+    def on_epoch_end(self, net, **kwargs):
+        self._act("end", net)
+
+    def _act(self, moment, net):
+        if moment == self.when and (len(net.history) == 2 or moment == "train"):
+            self.act(net)
+
+
+class Own(MLP):
+    """The same as an MLP, trained by autograd since its ``forward`` is its own."""
+
+    def forward(self, x):
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("when", ["train", "begin", "end"])
+@pytest.mark.parametrize(
+    "act",
+    [
+        *(freeze, hook, hook_gradient, replace_activation, replace_layer),
+        *(replace_weight, replace_data, smooth, replace_criterion, prune),
+        *(patch_forward, drop, replace_optimizer),
+    ],
+)
+def test_what_callbacks_do_to_the_net_counts(iris, act, when):
+    params = {"lambda2": 1e-3, "batch_size": 16, "max_epochs": 5}
+    trackers = [AccuracyTracker(on_train=True)]
+    by_hand, _ = fit(iris, callbacks=[Intervene(act, when), *trackers], **params)
+    autograd, _ = fit(
+        iris, module=Own, callbacks=[Intervene(act, when), *trackers], **params
+    )
+    untouched, _ = fit(iris, **params)
+    assert_same_history(by_hand.history, autograd.history, {"rel": 1e-4, "abs": 1e-6})
+    assert by_hand.history[-1, "valid_loss"] != untouched.history[-1, "valid_loss"]
+    for w in by_hand.module_.parameters():
+        assert w.untyped_storage().nbytes() == w.nbytes
+
+
 def test_the_net_is_whole_after_an_interrupted_fit(iris):
     class Interrupt(Callback):
         def on_epoch_end(self, net, **kwargs):
@@ -256,7 +365,7 @@ def test_the_net_is_whole_after_an_interrupted_fit(iris):
         SeesBatches(),
         EpochScoring("accuracy"),
         GradientNormClipping(1.0),
-        LRScheduler("StepLR", step_size=1),
+        LRScheduler("StepLR", step_size=1, step_every="batch"),
     ],
 )
 def test_who_looks_at_batches_gets_to_see_them(iris, callback):
@@ -323,3 +432,22 @@ def test_sparse_embeddings_train():
     words = {"words": np.arange(20).reshape(10, 2) % 5}
     net = RegularizedNetClassifier(Words, optimizer=torch.optim.SGD, max_epochs=2)
     assert net.fit(words, np.arange(10) % 2).predict(words).shape == (10,)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(8, 1), (9000, 2)])
+def test_small_nets_are_trained_by_one_thread(iris, size, expected):
+    seen = []
+
+    class Adam(torch.optim.Adam):
+        def step(self, closure=None):
+            seen.append(torch.get_num_threads())
+            return super().step(closure)
+
+    Adam.__module__ = "torch.optim.mine"
+    torch.set_num_threads(2)
+    try:
+        fit(iris, optimizer=Adam, hidden_layer_sizes=size)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert set(seen) == {expected}

@@ -50,8 +50,9 @@ class SkregBackend(ThreadingBackend):
     -----
     ``n_jobs`` of ``parallel_config`` is the number of tasks that compute at the same
     time while no net is trained (preprocessing, scoring, other estimators); fits that
-    wait are not counted. ``None`` means one. ``n_jobs`` of a meta-estimator has no such
-    meaning, except that 1 runs its tasks one by one in the calling thread, unbatched.
+    wait are not counted. ``None`` means one at a time. The number 1, here or given to a
+    meta-estimator, means what it means to joblib: one by one, in the calling thread,
+    unbatched. Other numbers given to a meta-estimator change nothing.
     """
 
     # None, where a meta-estimator is given no number, asks for as many as may wait.

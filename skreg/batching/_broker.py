@@ -6,11 +6,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import contextmanager
 from functools import partial
 from queue import Empty, SimpleQueue
 
 import torch
 
+from skreg.batching._interrupts import interrupts_wait
 from skreg.batching._jobs import Job
 from skreg.batching._memory import size_of
 from skreg.batching._tasks import Call, Task
@@ -51,8 +53,8 @@ class Broker:
         the interpreter (the filters of warnings, NumPy's global generator) is used as
         if tasks ran one after the other.
     patience : float, default=5.0
-        Seconds without progress after which a task that runs is no longer waited for;
-        at least four times the longest time that any has taken so far.
+        Seconds without progress after which a task that runs is no longer waited for,
+        if the process does not compute either; 60 times as long if it does.
     """
 
     def __init__(
@@ -69,7 +71,6 @@ class Broker:
         self._max_bytes = max_bytes
         self._n_running = n_running
         self._patience = patience
-        # Of C, as are the queues: an interrupt cannot leave them half acquired.
         self._lock = threading.Lock()
         self._news = SimpleQueue()  # for the conductor: something has changed
         self._conductor = None
@@ -80,12 +81,13 @@ class Broker:
         self._ready = deque()  # paused tasks that may go on
         self._waiting = []  # fits that have arrived
         self._training = []  # fits that are trained at the moment
+        self._bytes = 0  # of data, of both
         self._running = set()
         self._stuck = set()  # tasks that run and are not waited for
-        self._live = {}  # thread: its task
+        self._threads = []
+        self._live = {}  # thread: its task, from its first to its last step
         self._closed = False
-        self._last_progress = time.monotonic()
-        self._longest = 0.0
+        self._note_progress()
 
     @property
     def takes_turns(self) -> bool:
@@ -111,7 +113,7 @@ class Broker:
         task.n_fits += 1
         job = Job(net, X, y, fit_params)
         job.on_finish = partial(self._release, (job, task))
-        self._pause(task, lambda: self._waiting.append((job, task)))
+        self._pause(task, partial(self._let_wait, (job, task)))
         if job.error is not None:
             raise job.error
 
@@ -150,8 +152,7 @@ class Broker:
         with self._lock:
             may_pause = not (self._closed or task.call.cancelled)
             if may_pause:
-                self._progress(task)
-                self._running.discard(task)
+                self._leave(task)
                 note()
                 self._advance()
         if may_pause:
@@ -177,8 +178,7 @@ class Broker:
     def _next(self, done) -> Task | None:
         """End a task; return one that the same thread can begin."""
         with self._lock:
-            self._progress(done)
-            self._running.discard(done)
+            self._leave(done)
             self._forget(done)
             if self._ready or not self._may_begin():
                 self._advance()
@@ -192,9 +192,9 @@ class Broker:
     def _conduct(self, call) -> None:
         self._outside = WarningState.current()
         try:
-            with self._lock:
+            with self._locked():
                 self._conductor, self._root = threading.get_ident(), call
-                self._last_progress = time.monotonic()
+                self._note_progress()
                 self._open(call)
                 self._advance()
             self._train_until_over()
@@ -206,7 +206,7 @@ class Broker:
 
     def _train_until_over(self) -> None:
         while True:
-            with self._lock:
+            with self._locked():
                 if self._root.over:
                     return
                 if not self._active() and self._waiting:
@@ -225,57 +225,68 @@ class Broker:
         except Exception as error:
             for job, _ in self._training:
                 job.error = job.error or error
-        with self._lock:
-            self._last_progress = time.monotonic()
+        with self._locked():
+            self._note_progress()
             for entry in list(self._training):
                 self._let_go(entry)
             self._advance()
 
     def _release(self, entry) -> None:
         """Let the task of a trained net go on, until nothing runs any more."""
-        with self._lock:
+        with self._locked():
             if entry not in self._training:
                 return
-            self._last_progress = time.monotonic()
+            self._note_progress()
             self._let_go(entry)
             self._advance()
         if threading.get_ident() != self._conductor:
             return
         while True:
-            with self._lock:
-                if self._root.over or self._closed:
+            with self._locked():
+                if self._root.has_failed:
                     raise Cancelled
-                if not self._active():
+                if self._root.over or not self._active():
                     break
             self._wait()
         self._outside.install()
 
     def _wait(self) -> None:
-        patience = max(self._patience, 4 * self._longest)
         try:
             # In pieces: on Windows, an interrupt does not end the wait for a lock.
-            self._news.get(timeout=min(patience, 0.2))
+            self._news.get(timeout=min(self._patience, 0.2))
         except Empty:
-            with self._lock:
-                if time.monotonic() - self._last_progress > patience:
-                    self._last_progress = time.monotonic()
+            with self._locked():
+                if self._is_stalled():
+                    self._note_progress()
                     self._stuck |= self._running
                     self._advance()
 
+    def _is_stalled(self) -> bool:
+        """Tell tasks that wait, for a lock perhaps, from those that are slow."""
+        start, used = self._window
+        elapsed = time.monotonic() - start
+        if elapsed < self._patience:
+            return False
+        self._window = time.monotonic(), time.process_time()
+        is_idle = time.process_time() - used < 0.05 * elapsed
+        return is_idle or time.monotonic() - self._last_progress > 60 * self._patience
+
     def _close(self) -> None:
-        """End all tasks, whatever an interrupt may have left half done."""
-        self._closed = True
-        while True:
-            with self._lock:
-                live = dict(self._live)
-            for task in live.values():
+        """End all tasks; return when their threads have ended."""
+        with self._locked():
+            self._closed = True  # from here on, no thread pauses, and none is started
+            for task in self._live.values():
                 task.turn.put(None)
-            if not live:
-                break
-            for thread in live:
-                thread.join()
+        for thread in self._threads:
+            thread.join()
         if self._outside is not None:
             self._outside.install()
+
+    @contextmanager
+    def _locked(self):
+        """Hold the lock in the thread that Ctrl-C interrupts."""
+        with interrupts_wait(), self._lock:
+            yield
 
     # -- with the lock held ---------------------------------------------------------
 
@@ -295,10 +306,11 @@ class Broker:
             self._news.put(None)
 
     def _start(self, task) -> bool:
+        thread = threading.Thread(
+            target=self._work, args=(task,), name="skreg", daemon=True
+        )
         try:
-            threading.Thread(
-                target=self._work, args=(task,), name="skreg", daemon=True
-            ).start()
+            thread.start()
         except RuntimeError as error:  # the system gives no more threads
             self._running.discard(task)
             self._enqueue(task)
@@ -306,6 +318,9 @@ class Broker:
             if self._max_in_flight == 0:
                 self._root.error = error
             return False
+        if len(self._threads) > 2 * self._max_in_flight:
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self._threads.append(thread)
         return True
 
     def _has_turn(self) -> bool:
@@ -317,10 +332,8 @@ class Broker:
         return self._queue and self._has_room() and self._has_turn()
 
     def _has_room(self) -> bool:
-        fits = [job for job, _ in itertools.chain(self._waiting, self._training)]
-        if len(fits) >= self._max_in_flight:
-            return False
-        return not fits or sum(size_of(job.X) for job in fits) < self._max_bytes
+        in_flight = len(self._waiting) + len(self._training)
+        return in_flight < self._max_in_flight and self._bytes < self._max_bytes
 
     def _active(self) -> set:
         return self._running - self._stuck if self._stuck else self._running
@@ -347,15 +360,22 @@ class Broker:
             self._ready.append(call.waiter)
             call.waiter = None
 
+    def _let_wait(self, entry) -> None:
+        self._waiting.append(entry)
+        self._bytes += size_of(entry[0].X)
+
     def _let_go(self, entry) -> None:
         for place in (self._waiting, self._training):
             if entry in place:
                 place.remove(entry)
+                self._bytes -= size_of(entry[0].X)
                 self._ready.append(entry[1])
 
-    def _progress(self, task) -> None:
-        now = time.monotonic()
-        if task not in self._stuck:
-            self._longest = max(self._longest, now - self._last_progress)
+    def _leave(self, task) -> None:
+        self._running.discard(task)
         self._stuck.discard(task)
-        self._last_progress = now
+        self._note_progress()
+
+    def _note_progress(self) -> None:
+        self._last_progress = time.monotonic()
+        self._window = self._last_progress, time.process_time()

@@ -5,9 +5,15 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
+from skorch.callbacks import LRScheduler
 from torch import nn
 
-from skreg.backprop import cross_entropy, fully_connected_layers, loss_head
+from skreg.backprop import (
+    cross_entropy,
+    fully_connected_layers,
+    has_hooks,
+    loss_head,
+)
 from skreg.batching._jobs import Job
 from skreg.batching._vmap import FEATURE_NDIM, reason_against_vmap
 from skreg.estimators._backprop import (
@@ -90,6 +96,11 @@ class Candidate:
         group = self.net.optimizer_.param_groups[0]
         return {name: value for name, value in group.items() if name != "params"}
 
+    @property
+    def scheduled(self) -> bool:
+        """Whether the options of the optimizer change between epochs."""
+        return any(type(cb) is LRScheduler for _, cb in self.net.callbacks_)
+
     @cached_property
     def dropout(self) -> dict[str, float]:
         """The probabilities of the dropout layers, by their names."""
@@ -163,7 +174,7 @@ def _reason_against(net, fit_params) -> str | None:
     unknown = [
         type(callback).__name__
         for _, callback in net.callbacks_
-        if type(callback) not in KNOWN_CALLBACKS
+        if not _is_known(callback)
     ]
     augment = net._session.augment
     group = optimizer.param_groups[0]
@@ -189,6 +200,8 @@ def _reason_against(net, fit_params) -> str | None:
         return f"criterion {net.criterion_!r} is none of those that can be stacked"
     if not hasattr(net, "input_shape_"):
         return "its data are not arrays in memory"
+    if any(map(has_hooks, [*net.module_.modules(), *trained])):
+        return "its module has hooks"
     if not {type(layer) for layer in dropout} <= FEATURE_NDIM.keys():
         return "its module has dropout layers of a rare kind"
     if augment is not None and not is_sample_augmentation(augment):
@@ -196,6 +209,12 @@ def _reason_against(net, fit_params) -> str | None:
     if net._session.bounds is not None:
         return f"adversarial_eps={net.adversarial_eps!r} attacks each batch"
     return None
+
+
+def _is_known(callback) -> bool:
+    if type(callback) is LRScheduler:
+        return callback.step_every == "epoch" and not callable(callback.monitor)
+    return type(callback) in KNOWN_CALLBACKS
 
 
 def _is_dropout(layer) -> bool:
@@ -207,7 +226,8 @@ def _has_batch_norm(module) -> bool:
     return any(isinstance(layer, batch_norm) for layer in module.modules())
 
 
-_STATE = ("_parameters", "_buffers", "_modules", "training", "_is_full_backward_hook")
+# What every module has; its tensors are compared apart, and hooks are refused.
+_COMMON = vars(nn.Module()).keys()
 
 
 def _signature(module: nn.Module, ignored=()) -> tuple:
@@ -226,7 +246,7 @@ def _signature(module: nn.Module, ignored=()) -> tuple:
 
 
 def _settings(module, ignored) -> list:
-    skipped = {*_STATE, *ignored, *(["p"] if _is_dropout(module) else [])}
+    skipped = {*_COMMON, *ignored, *(["p"] if _is_dropout(module) else [])}
     return [
         (name, _frozen(value))
         for name, value in sorted(vars(module).items())

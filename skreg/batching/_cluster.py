@@ -1,10 +1,12 @@
 """Tasks go to a Dask cluster in groups; each worker trains its group as one batch."""
 
+import pickle
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 from queue import Empty, SimpleQueue
+from traceback import format_exc
 from uuid import uuid4
 
 import joblib
@@ -36,7 +38,13 @@ def check_cluster(client) -> None:
 
 def count_workers(client) -> int:
     """Return the number of workers, when there is one."""
-    client.wait_for_workers(1, timeout=_PATIENCE)
+    try:
+        client.wait_for_workers(1, timeout=_PATIENCE)
+    except TimeoutError as error:
+        raise TimeoutError(
+            f"cluster={client!r} has had no worker for {_PATIENCE} seconds; start some "
+            "with: dask worker ADDRESS-OF-THE-SCHEDULER"
+        ) from error
     return len(client.ncores())
 
 
@@ -53,6 +61,34 @@ class _Group:
 
     calls: list
     n_losses: int = 0
+
+
+class WorkerTraceback(Exception):
+    """Where an error was raised on a worker."""
+
+    def __str__(self):
+        return f"\n{self.args[0]}"
+
+
+@dataclass
+class _Failure:
+    """An error on its way from a worker, as errors travel without their traceback."""
+
+    error: Exception
+    traceback: str
+
+    @classmethod
+    def of(cls, error):
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # of many kinds, since classes of errors do as they like
+            named = RuntimeError(f"{type(error).__name__}: {error}")
+            return cls(named, format_exc())
+        return cls(error, format_exc())
+
+    def with_cause(self) -> Exception:
+        self.error.__cause__ = WorkerTraceback(self.traceback)
+        return self.error
 
 
 class ClusterCall:
@@ -94,7 +130,8 @@ class ClusterCall:
 
     def cancel(self) -> None:
         """Take back what has not begun; what a worker has begun, it ends."""
-        self.client.cancel(list(self._groups))
+        if self._groups:
+            self.client.cancel(list(self._groups))
         self._groups.clear()
         self._pending.clear()
         self._shared.clear()
@@ -170,10 +207,12 @@ class ClusterCall:
         for (items, callback), outcome in zip(
             group.calls, future.result(), strict=True
         ):
-            if not isinstance(outcome, BaseException):
-                for (function, _, _), result in zip(items, outcome, strict=True):
-                    if isinstance(function, Kept):
-                        function.keep(result)
+            if isinstance(outcome, _Failure):
+                callback(outcome.with_cause())
+                continue
+            for (function, _, _), result in zip(items, outcome, strict=True):
+                if isinstance(function, Kept):
+                    function.keep(result)
             callback(outcome)
 
     def _next_done(self):
@@ -201,7 +240,7 @@ def _recall(function) -> tuple[bool, object]:
 
 
 def run_group(calls: list, options: dict, *shared) -> list:
-    """Run the tasks of a group on a worker; return results, and errors in their place.
+    """Run the tasks of a group on a worker; failures are among the results.
 
     Parameters
     ----------
@@ -226,4 +265,4 @@ def _run(call, shared):
             for function, args, kwargs in call
         ]
     except Exception as error:
-        return error
+        return _Failure.of(error)

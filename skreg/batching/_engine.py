@@ -13,6 +13,7 @@ from skreg.batching._epochs import StackEpochs
 from skreg.batching._jobs import Job
 from skreg.batching._stack import Stack
 from skreg.batching._streams import DataPool
+from skreg.estimators._threads import threads_for
 
 __all__ = ["train_together"]
 
@@ -102,9 +103,10 @@ def _train(candidates, pool) -> None:
         stack = Stack(remaining, pool)
         epochs = StackEpochs(stack, pool)
         try:
-            finished = []
-            while not finished:
+            with threads_for(stack.flop()):
                 finished = epochs.run_one()
+                while not finished and stack.follow_schedules():
+                    finished = epochs.run_one()
         finally:
             stack.release(range(len(stack)))
         done = {id(stack.candidates[row]) for row in finished}
@@ -117,14 +119,18 @@ class _Beginning:
     def __init__(self, candidate):
         self.candidate = candidate
         net = candidate.net
-        self.tensors = deepcopy(net.module_.state_dict())
-        self.optimizer = deepcopy(net.optimizer_.state_dict())
+        self.tensors = {k: t.clone() for k, t in net.module_.state_dict().items()}
+        state, self.options = net.optimizer_.state, candidate.options()
+        self.optimizer = deepcopy(net.optimizer_.state_dict()) if state else None
         self.n_epochs = len(net.history)
 
     def restore(self) -> None:
         net = self.candidate.net
         net.module_.load_state_dict(self.tensors)
-        net.optimizer_.load_state_dict(self.optimizer)
+        net.optimizer_.state.clear()
+        net.optimizer_.param_groups[0].update(self.options)
+        if self.optimizer is not None:
+            net.optimizer_.load_state_dict(self.optimizer)
         del net.history[self.n_epochs :]
         self.candidate.job.error = None
         for _, callback in net.callbacks_:

@@ -8,7 +8,7 @@ from time import time
 
 import numpy as np
 import torch
-from skorch.callbacks import EpochTimer, PassthroughScoring
+from skorch.callbacks import EpochTimer, LRScheduler, PassthroughScoring
 
 from skreg.batching._streams import DataPool, Evaluation
 from skreg.callbacks import (
@@ -222,6 +222,11 @@ def _record(callback, candidate, found, epoch) -> None:
             candidate.job.run(callback.on_epoch_end, net)
     elif kind is EarlyStopping:
         callback.on_epoch_end(net)
+    elif kind is LRScheduler:
+        # The optimizer of the net takes no steps, and with no gradients makes none;
+        # torch warns if a schedule goes on without it.
+        net.optimizer_.step()
+        candidate.job.run(callback.on_epoch_end, net)
     elif kind is EpochLog and net.verbose:
         candidate.job.run(callback.on_epoch_end, net)
 

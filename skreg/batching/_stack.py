@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import groupby
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,14 @@ class Stack:
     def __len__(self) -> int:
         return len(self.candidates)
 
+    def flop(self) -> float:
+        """Return about how many operations a step takes; infinity if unknown."""
+        if not isinstance(self.model, Backprop):
+            return inf
+        first = self.candidates[0]
+        n_samples = min(first.batches.batch_size, len(first.train))
+        return 6 * n_samples * sum(weight.numel() for weight in self.weights.values())
+
     def step(self, i: int) -> tuple[Tensor, Tensor | None, list[int]]:
         """Train on batch `i` of the epoch.
 
@@ -98,6 +107,23 @@ class Stack:
             for name, tensor in {**self.weights, **self.fixed}.items()
             if name in parameters
         }
+
+    def follow_schedules(self) -> bool:
+        """Take over what schedules have made of the options of the nets' optimizers.
+
+        Returns
+        -------
+        bool
+            False if nets that took their steps in one call no longer can.
+        """
+        if not any(candidate.scheduled for candidate in self.candidates):
+            return True
+        for group, rows in zip(self.optimizer.param_groups, self.groups, strict=True):
+            options, *others = [c.options() for c in self.candidates[rows]]
+            if any(other != options for other in others):
+                return False
+            group.update(options)
+        return True
 
     def release(self, rows: Sequence[int]) -> None:
         """Give nets memory of their own, and their optimizers the state they are in."""

@@ -152,7 +152,7 @@ class Stream:
             with borrowed(self.generator, net.device_), torch.no_grad():
                 X = self.leader.augment(X)
         if weight is None:
-            return X, y, 1 / len(X)
+            return X, y, 1 / X.shape[0]
         weight = weight[part] / net._session.mean_weight
         return X, y, weight.to(X) / len(X)
 
@@ -189,7 +189,7 @@ class Streams:
     def batch(self, i: int) -> Samples:
         """Return batch `i` of all nets."""
         batches = [stream.batch(i) for stream in self.streams]
-        self._sizes = [len(X) for X, _, _ in batches]
+        self._sizes = [X.shape[0] for X, _, _ in batches]
         return gather(batches, [s.rows for s in self.streams])
 
     def draw_noise(self, name: str, x: Tensor, feature_ndim: int = 0) -> Tensor | None:
@@ -308,7 +308,7 @@ def gather(batches: list[tuple], rows: list[slice]) -> Samples:
     """
     sizes = []
     for (X, _, _), places in zip(batches, rows, strict=True):
-        sizes += [len(X)] * (places.stop - places.start)
+        sizes += [X.shape[0]] * (places.stop - places.start)
     parts = [X for X, _, _ in batches]
     X, y, scale = batches[0]
     if len(batches) > 1:
@@ -316,8 +316,8 @@ def gather(batches: list[tuple], rows: list[slice]) -> Samples:
         all_y = y.new_zeros(n_nets, n, *y.shape[1:])
         all_scales = X.new_zeros(n_nets, n, dtype=_float_dtype(X))
         for (X, y, scale), places in zip(batches, rows, strict=True):
-            all_y[places, : len(X)] = y
-            all_scales[places, : len(X)] = scale
+            all_y[places, : X.shape[0]] = y
+            all_scales[places, : X.shape[0]] = scale
         y, scale = all_y, all_scales
     return Samples(parts, rows, y, scale, sizes)
 

@@ -74,10 +74,14 @@ class Call:
     @property
     def over(self) -> bool:
         """Whether the caller has nothing to wait for."""
-        if self.unfinished == 0 or self.error is not None:
-            return True
-        # A task has failed, and joblib wants to raise its error.
-        return not self._cancelled and getattr(self.parallel, "_aborting", False)
+        return self.unfinished == 0 or self.has_failed
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether joblib wants to raise the error of a task, or has failed itself."""
+        if self._cancelled:
+            return False
+        return self.error is not None or getattr(self.parallel, "_aborting", False)
 
     def is_within(self, call: "Call") -> bool:
         """Return whether this is `call`, or a call of one of its tasks."""

@@ -6,7 +6,7 @@ those of the standard way within rounding.
 """
 
 import torch
-from skorch.callbacks import EpochTimer, PassthroughScoring
+from skorch.callbacks import EpochTimer, LRScheduler, PassthroughScoring
 from torch import Tensor
 
 from skreg.backprop import Backprop, fully_connected_layers, loss_head
@@ -31,6 +31,7 @@ KNOWN_CALLBACKS = {
     EarlyStopping,
     EpochLog,
     EpochTimer,
+    LRScheduler,
     NormTracker,
     PassthroughScoring,
 }
@@ -58,11 +59,23 @@ def make_hand_training(net, reference: type):
         and head
         and not overridden(net, reference, COMPUTATION_METHODS)
         and all(w.dtype == net._torch_dtype for w in parameters)
-        and {id(w) for w in parameters} == {id(w) for w in _optimized(net.optimizer_)}
+        and _ids(parameters) == _ids(_optimized(net.optimizer_))
         # On a GPU dropout's own kernel has a stream of its own.
         and (net.device_.type == "cpu" or not any(map(_drops, layers)))
     )
     return HandTraining(net, layers, head, reference) if can else None
+
+
+def renewed(hand: "HandTraining | None") -> "HandTraining | None":
+    """Return a training for the net as it is now; None if autograd has to do it."""
+    if hand is None or hand.is_current():
+        return hand
+    hand.release()
+    return make_hand_training(hand.net, hand.reference)
+
+
+def _shares_memory(parameter, view) -> bool:
+    return parameter.data_ptr() == view.data_ptr() and parameter.shape == view.shape
 
 
 class HandTraining:
@@ -84,33 +97,54 @@ class HandTraining:
     def __init__(self, net, layers, head, reference):
         self.net = net
         self.head = head
+        self.reference = reference
         self.generator = None  # of dropout; None is torch's default one
-        penalized = {id(w) for w in net._session.penalized}
-        self.parameters = sorted(
-            net.module_.parameters(), key=lambda w: id(w) not in penalized
-        )
-        weights, views = _flattened([w.detach() for w in self.parameters])
+        penalized = _ids(net._session.penalized)
+        own = list(net.module_.parameters())
+        self.parameters = sorted(own, key=lambda w: id(w) not in penalized)
+        weights, self.views = _flattened([w.detach() for w in self.parameters])
         gradient, self.gradient_views = _flattened(
             [torch.zeros_like(w) for w in self.parameters]
         )
-        n_penalized = sum(w.numel() for w in net._session.penalized)
+        n_penalized = sum(w.numel() for w in own if id(w) in penalized)
         self.penalized = [weights[:n_penalized]] if n_penalized else []
         self.penalty_gradient = [gradient[:n_penalized]]
         self.unpenalized_gradient = gradient[n_penalized:]
-        for parameter, view in zip(self.parameters, views, strict=True):
+        for parameter, view in zip(self.parameters, self.views, strict=True):
             parameter.data = view
         self.backprop = Backprop(
             layers,
-            dict(zip(self.parameters, views, strict=True)),
+            dict(zip(self.parameters, self.views, strict=True)),
             dict(zip(self.parameters, self.gradient_views, strict=True)),
             self._draw_noise,
         )
         self.layers = layers
-        # A callback or method of the user's may change weights where nobody sees it.
-        self._may_reuse = not overridden(net, reference, EPOCH_METHODS) and all(
+        self.flop_per_sample = 6 * weights.numel()  # two products back, one forward
+        # Others may change the net at any time, and `is_current` sees it only before an
+        # epoch: then the module itself is evaluated.
+        self.evaluates = not overridden(net, reference, EPOCH_METHODS) and all(
             type(callback) in KNOWN_CALLBACKS for _, callback in net.callbacks_
         )
         self._evaluated = None
+
+    def is_current(self) -> bool:
+        """Tell whether the net is still the one that this training was made for.
+
+        Callbacks of the user's may have given it other weights, layers, hooks, or
+        another loss since the last epoch.
+        """
+        if self.evaluates:
+            return True
+        net = self.net
+        self.head = loss_head(net.criterion_)
+        layers = fully_connected_layers(net.module_, net.input_shape_) or []
+        return (
+            self.head is not None
+            and list(map(id, layers)) == list(map(id, self.layers))
+            and _ids(self.parameters) == _ids(net.module_.parameters())
+            and _ids(self.parameters) == _ids(_optimized(net.optimizer_))
+            and all(map(_shares_memory, self.parameters, self.views))
+        )
 
     def begin_epoch(self) -> None:
         """Put the gradients in their places, where an optimizer looks for them."""
@@ -143,15 +177,15 @@ class HandTraining:
         """Return the module's outputs, with dropout off."""
         with torch.no_grad():
             outputs = self.backprop.forward(X.flatten(start_dim=1), training=False)
-        if self._may_reuse:
-            self._evaluated = self._fingerprint(X), outputs
+        # With X itself: its address must not become another batch's.
+        self._evaluated = self._fingerprint(X), outputs, X
         return outputs
 
     def _forward_in_training(self, X):
         # What was computed from the same batch with the same weights, to evaluate
         # them at the end of the last epoch, need not be computed again.
         if self._evaluated is not None and not any(map(_drops, self.layers)):
-            fingerprint, outputs = self._evaluated
+            fingerprint, outputs, _ = self._evaluated
             if fingerprint == self._fingerprint(X):
                 return outputs
         return self.backprop.forward(X.flatten(start_dim=1), training=True)
@@ -182,6 +216,10 @@ def _flattened(tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     return flat, [
         part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)
     ]
+
+
+def _ids(things) -> set[int]:
+    return set(map(id, things))
 
 
 def _drops(layer) -> bool:

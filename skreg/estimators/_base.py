@@ -14,7 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from skreg.callbacks import StopTraining
 from skreg.estimators._adversarial import attacked, input_range
-from skreg.estimators._backprop import HandTraining, make_hand_training
+from skreg.estimators._backprop import (
+    HandTraining,
+    make_hand_training,
+    renewed,
+)
 from skreg.estimators._components import Components
 from skreg.estimators._data import ArrayDataset, Batch
 from skreg.estimators._epochs import draws_nothing_else, is_lean, run_lean_epoch
@@ -379,11 +383,14 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         if iterator is None:
             return
         seed, session = epoch_seed(self._seed, len(self.history)), self._session
+        if session and training:
+            session.hand = renewed(session.hand)
         if draws_nothing_else(self, iterator, fit_params):
             # Nobody but the iterator and dropout draws random numbers: they can have
             # a generator of their own, and the global ones need not be borrowed.
             iterator.generator = session.hand.generator = make_generator(seed)
             run_lean_epoch(self, iterator, training, fit_params)
+            iterator.generator = session.hand.generator = None
             return
         with seeded(seed, self.device_):
             if session and session.lean:
@@ -479,7 +486,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     def infer(self, x, **fit_params):
         x = self._to_device(x)
         hand = self._session.hand if self._session else None
-        if hand and not fit_params and not self.module_.training:
+        if hand and hand.evaluates and not fit_params and not self.module_.training:
             return hand.outputs(x)
         if isinstance(x, Mapping):
             return self.module_(**self._merge_x_and_fit_params(x, fit_params))

@@ -7,14 +7,16 @@ here all losses of an epoch are fetched at once.
 """
 
 from collections.abc import Sequence
+from math import inf
 
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, LRScheduler
 from skorch.history import History
 
 from skreg.callbacks import AccuracyTracker
 from skreg.estimators._data import InMemoryBatches
+from skreg.estimators._threads import threads_for
 
 # What a subclass may override to see, or change, what happens to a batch.
 BATCH_METHODS = (
@@ -68,6 +70,8 @@ def overridden(net, reference: type, methods: Sequence[str]) -> list[str]:
 def _sees_batches(callback) -> bool:
     if type(callback) is AccuracyTracker:  # asks for predictions only, see below
         return False
+    if type(callback) is LRScheduler and callback.step_every == "epoch":
+        return False
     return any(
         getattr(type(callback), hook, None) is not getattr(Callback, hook)
         for hook in BATCH_HOOKS
@@ -89,7 +93,13 @@ def draws_nothing_else(net, batches, fit_params: dict) -> bool:
 
 def run_lean_epoch(net, batches, training: bool, fit_params: dict) -> None:
     """Train, or validate, on each batch."""
-    (train_epoch if training else validate_epoch)(net, batches, fit_params)
+    run = train_epoch if training else validate_epoch
+    hand, flop = net._session.hand, inf
+    if hand is not None and type(batches) is InMemoryBatches:
+        n_samples = min(batches.batch_size, len(batches.dataset))
+        flop = n_samples * hand.flop_per_sample
+    with threads_for(flop):
+        run(net, batches, fit_params)
 
 
 def train_epoch(net, batches, fit_params: dict) -> None:
