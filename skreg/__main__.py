@@ -1,8 +1,10 @@
-"""The command line: ``python -m skreg`` runs a study and writes a report."""
+"""The command line: ``python -m skreg`` runs studies and writes a report."""
 
 import argparse
 import sys
 from pathlib import Path
+
+from skreg.studies import NAMES
 
 DATA = ("digits", "animal-faces")
 
@@ -18,23 +20,33 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse_args(argv)
     try:
-        run(options)
+        return run(options)
     except KeyboardInterrupt:
-        print("skreg: interrupted; no report was written.", file=sys.stderr)
+        print(
+            "skreg: interrupted; the studies that were finished are kept in "
+            f"{options.output}, and the same command with --resume goes on.",
+            file=sys.stderr,
+        )
         return 130
     except (OSError, ValueError) as error:
         print(f"skreg: error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="skreg",
-        description="Study L1 and L2 penalties: fit the same small net without a "
-        "penalty, with either and with both, on few images and with several seeds. "
-        "Print a table and write a report with pictures.",
+        description="Study what regularisation does to nets on few images, with "
+        "several seeds. Print tables and write a report with pictures.",
+        epilog="Studies: " + ", ".join(NAMES) + ".",
+    )
+    parser.add_argument(
+        "studies",
+        nargs="*",
+        type=study_name,
+        metavar="STUDY",
+        help="the studies to run, or all (default: l1-l2)",
     )
     parser.add_argument(
         "--data",
@@ -58,31 +70,39 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seeds",
         type=positive,
-        default=5,
         metavar="N",
-        help="number of repetitions, for the error bars (default: %(default)s)",
+        help="number of repetitions, for the error bars (default: each study's own)",
     )
     parser.add_argument(
         "--epochs",
         type=positive,
-        default=150,
         metavar="N",
-        help="passes over the training images (default: %(default)s)",
+        help="passes over the training images (default: each study's own)",
     )
     parser.add_argument(
         "--train-sizes",
         type=positive,
         nargs="+",
-        default=[30, 100],
         metavar="N",
-        help="numbers of training images (default: 30 100)",
+        help="numbers of training images; studies that take one number take the "
+        "largest (default: each study's own, less where the data set is small)",
     )
     parser.add_argument(
         "--val-size",
         type=positive,
-        default=100,
         metavar="N",
-        help="number of validation images (default: %(default)s)",
+        help="number of validation images (default: each study's own)",
+    )
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="numbers of images and epochs as in the course, which takes far longer",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep the finished studies that an earlier run with the same settings "
+        "left in the output folder",
     )
     return parser
 
@@ -94,8 +114,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def run(options: argparse.Namespace) -> None:
-    """Run the study and write its report."""
+def study_name(text: str) -> str:
+    """Read the name of a study, for argparse."""
+    if text not in ("all", *NAMES):
+        raise argparse.ArgumentTypeError(
+            f"there is no study {text!r}; choose from all, {', '.join(NAMES)}"
+        )
+    return text
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the studies and write their report; return the exit status."""
     check_output(options.output)
     # Imported here: --help, and a bad option, need not wait for torch.
     import matplotlib as mpl
@@ -103,25 +132,51 @@ def run(options: argparse.Namespace) -> None:
     mpl.use("Agg")
     from tqdm import tqdm
 
-    from skreg.studies import l1_l2
-    from skreg.studies.report import readable_table, write_report
+    from skreg.studies.session import run_studies
 
-    data = load_data(options.data)
-    result = l1_l2.run(
-        data,
-        train_sizes=list(dict.fromkeys(options.train_sizes)),
-        n_valid=options.val_size,
-        seeds=range(options.seeds),
-        epochs=options.epochs,
+    n_failed = 0
+    for outcome in run_studies(
+        chosen_names(options.studies),
+        load_data(options.data),
+        options.output,
+        data_name=Path(options.data).name,
         device=options.device,
-        name=Path(options.data).name,
-        progress=lambda fits: tqdm(fits, desc=l1_l2.TITLE, unit="fit"),
-    )
-    report = write_report({l1_l2: result}, options.output)
-    print(f"\n{l1_l2.TITLE} on {options.data}, mean ± standard error over seeds\n")
-    print(readable_table(l1_l2.table(result)).reset_index().to_markdown(index=False))
-    print("\n" + "\n".join(l1_l2.findings(result)))
-    print(f"\nReport with pictures: {report.resolve()}")
+        seeds=options.seeds,
+        epochs=options.epochs,
+        train_sizes=options.train_sizes,
+        n_valid=options.val_size,
+        full=options.full,
+        resume=options.resume,
+        progress=lambda title: lambda seeds: tqdm(seeds, desc=title, unit="seed"),
+    ):
+        if outcome.result is None:
+            n_failed += 1
+            print(f"skreg: error: {outcome.name}: {outcome.note}", file=sys.stderr)
+        else:
+            print_outcome(outcome)
+    print(f"\nReport with pictures: {(options.output / 'report.html').resolve()}")
+    return 2 if n_failed else 0
+
+
+def print_outcome(outcome) -> None:
+    """Print the table and the findings of a study."""
+    from skreg.studies.report import readable_table
+
+    study, result = outcome.study, outcome.result
+    if outcome.kept:
+        print(f"\n{outcome.name}: kept from an earlier run")
+    elif outcome.note:
+        print(f"\n{outcome.name}: run, since {outcome.note}")
+    data = result["settings"]["data"]
+    print(f"\n{study.TITLE} on {data}, mean ± standard error over seeds\n")
+    print(readable_table(study.table(result)).reset_index().to_markdown(index=False))
+    print("\n" + "\n".join(study.findings(result)), flush=True)
+
+
+def chosen_names(studies: list[str]) -> list[str]:
+    """Return the names of the studies to run, each once, in the order of the report."""
+    wanted = NAMES if "all" in studies else studies or ["l1-l2"]
+    return [name for name in NAMES if name in wanted]
 
 
 def check_output(output: Path) -> None:

@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -19,7 +21,7 @@ def test_main_job_prints_a_table_and_writes_a_report(tmp_path, capsys):
     for name in ("none", "L1", "L2", "L1 + L2"):
         assert f"| {name} " in printed.out
     assert str(tmp_path / "out" / "report.html") in printed.out
-    assert "4/4" in printed.err  # progress
+    assert "1/1" in printed.err  # progress
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
 
 
@@ -70,14 +72,70 @@ def test_numbers_must_be_positive(option, value, capsys):
     assert option in capsys.readouterr().err
 
 
-def test_interruption_says_so_and_writes_no_report(tmp_path, capsys, monkeypatch):
+def test_interruption_says_so(tmp_path, capsys, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("skreg.studies.l1_l2.run", interrupted)
+    monkeypatch.setattr("skreg.studies.l1_l2.fit_all", interrupted)
     assert main(["--output", str(tmp_path)]) == 130
-    assert "interrupted; no report was written" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "interrupted; the studies that were finished are kept" in error
     assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_study_is_named_with_those_there_are(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["l1l2"])
+    assert stop.value.code == 2
+    assert "there is no study 'l1l2'; choose from all, l1-l2" in capsys.readouterr().err
+
+
+def test_several_studies_one_report_and_going_on(tmp_path, capsys):
+    command = ["learning-rate", "l1-l2", *QUICK, "--val-size", "10"]
+    command += ["--output", str(tmp_path)]
+    assert main(command) == 0
+    page = (tmp_path / "report.html").read_text()
+    # In the order of the report, whatever that of the command.
+    assert page.index("<h1>L1 and L2 penalties") < page.index("<h1>The learning rate")
+    assert "kept from an earlier run" not in capsys.readouterr().out
+    path = tmp_path / "l1-l2.json"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert main([*command, "--resume"]) == 0
+    printed = capsys.readouterr().out
+    assert "learning-rate: kept from an earlier run" in printed
+    assert "l1-l2: run, since l1-l2.json is damaged" in printed
+
+
+NEVER_ENDING = """
+import sys, time
+from skreg.__main__ import main
+from skreg.studies import memorization
+
+def wait(*args):
+    print("waiting", file=sys.stderr, flush=True)
+    time.sleep(600)
+
+memorization.fit_all = wait
+sys.exit(main(["l1-l2", "memorization", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_a_finished_study_outlives_its_program(tmp_path, stop, capsys):
+    options = [*QUICK, "--val-size", "10", "--output", str(tmp_path)]
+    with subprocess.Popen(
+        [sys.executable, "-c", NEVER_ENDING, *options], stderr=subprocess.PIPE
+    ) as program:
+        while b"waiting" not in (line := program.stderr.readline()):
+            assert line
+        program.send_signal(stop)
+        program.stderr.read()
+    assert program.returncode == (130 if stop == signal.SIGINT else -stop)
+    assert "<h1>L1 and L2 penalties" in (tmp_path / "report.html").read_text()
+    assert main(["l1-l2", *options, "--resume"]) == 0
+    assert "l1-l2: kept from an earlier run" in capsys.readouterr().out
+    assert not list(tmp_path.glob(".*"))  # nothing half-written is left
 
 
 def test_python_m_skreg():

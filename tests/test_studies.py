@@ -4,14 +4,18 @@ import warnings
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from made_images import made_bunch
 from sklearn.utils import Bunch
 
 from skreg.datasets import load_digit_images
 from skreg.studies import l1_l2
-from skreg.studies.report import readable_table, write_atomically, write_report
-from skreg.studies.sampling import draw_sample
+from skreg.studies.files import load_result, save_result, write_atomically
+from skreg.studies.report import Report, readable_table
+from skreg.studies.sampling import choose_sizes, draw_sample
+from skreg.studies.session import run_studies
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +67,51 @@ def test_too_few_images_are_named(digits):
         draw_sample(digits, 5, 100, 0)
 
 
+def test_a_test_set_has_no_image_in_common_with_the_others(digits):
+    sample = draw_sample(digits, 30, 50, 0, n_test=200)
+    parts = [
+        {image.tobytes() for image in X}
+        for X in (sample.X_train, sample.X_valid, sample.X_test)
+    ]
+    assert [len(p) for p in parts] == [30, 50, 200]  # digits has no image twice
+    assert len(set.union(*parts)) == 280
+
+
+def test_where_the_validation_split_is_too_small_both_come_from_the_training_part():
+    data = made_bunch(60, 2, n_valid=10)
+    sample = draw_sample(data, 20, 20, 0)
+    valid_images = {image.tobytes() for image in 2 * data.data[50:] - 1}
+    assert not valid_images & {image.tobytes() for image in sample.X_valid}
+    assert len(draw_sample(data, 30, 30, 0).y_valid) == 30  # all there are
+
+
+def test_rare_classes_are_in_proportion_and_no_obstacle():
+    data = made_bunch(200, 2)
+    data.target = (np.arange(200) < 3).astype(int)
+    counts = [draw_sample(data, 50, 50, s).y_train.sum() for s in range(5)]
+    assert set(counts) <= {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sizes"),
+    [
+        ({"train": 30, "valid": 20}, {"train": 30, "valid": 20}),
+        ({"train": 2, "valid": 20}, {"train": 4, "valid": 20}),
+        ({"train": 104, "valid": 104}, {"train": 50, "valid": 50}),
+    ],
+)
+def test_default_sizes_adapt_to_the_data(wanted, sizes):
+    assert choose_sizes(made_bunch(100, 4), wanted) == sizes
+
+
+def test_sizes_that_were_asked_for_stay():
+    data = made_bunch(100, 4)
+    sizes = choose_sizes(data, {"train": 60, "valid": 100}, fixed=["train"])
+    assert sizes == {"train": 60, "valid": 40}
+    with pytest.raises(ValueError, match=r"104 images are wanted .* offers 100"):
+        choose_sizes(data, {"train": 100, "valid": 100}, fixed=["train"])
+
+
 # -- the study ----------------------------------------------------------------------
 
 
@@ -84,14 +133,17 @@ def test_the_number_of_threads_is_put_back(digits):
 def test_a_seed_is_the_same_start_for_all_four_nets(result):
     for seed in range(3):
         runs = [run for run in result["runs"] if run["seed"] == seed]
-        first = {run["net"]: run["curves"]["valid_loss"][0] for run in runs}
+        first = {
+            run["labels"]["penalty"]: run["curves"]["valid_loss"][0] for run in runs
+        }
         assert len(runs) == 4
         # After one small step from the same weights the nets have hardly parted.
         np.testing.assert_allclose(list(first.values()), first["none"], rtol=1e-3)
 
 
 def test_table_is_mean_and_standard_error_over_seeds(result):
-    best = [max(r["curves"]["valid_acc"]) for r in result["runs"] if r["net"] == "L1"]
+    runs = [run for run in result["runs"] if run["labels"]["penalty"] == "L1"]
+    best = [max(run["curves"]["valid_acc"]) for run in runs]
     row = l1_l2.table(result).loc[(30, "L1"), "best validation accuracy"]
     assert row["mean"] == pytest.approx(np.mean(best))
     assert row["sem"] == pytest.approx(np.std(best, ddof=1) / np.sqrt(3))
@@ -102,8 +154,9 @@ def test_table_is_mean_and_standard_error_over_seeds(result):
 def test_curves_hold_every_epoch_of_every_fit(result):
     curves = l1_l2.curves(result)
     assert len(curves) == 3 * 4 * 60
-    one = curves[(curves["net"] == "L2") & (curves["seed"] == 1)]
-    run = next(r for r in result["runs"] if (r["net"], r["seed"]) == ("L2", 1))
+    one = curves[(curves["penalty"] == "L2") & (curves["seed"] == 1)]
+    labels = {"training images": 30, "penalty": "L2"}
+    run = next(r for r in result["runs"] if (r["labels"], r["seed"]) == (labels, 1))
     assert one["epoch"].tolist() == list(range(1, 61))
     assert one["param_norm"].tolist() == run["curves"]["param_norm"]
 
@@ -115,7 +168,9 @@ def made_up(differences):
         for name in l1_l2.NETS:
             accuracy = 0.5 + 0.1 * seed + difference * (name == "L1")
             curves = {key: [accuracy] for key in l1_l2.CURVES}
-            runs.append({"net": name, "n_train": 30, "seed": seed, "curves": curves})
+            labels = {"training images": 30, "penalty": name}
+            run = {"labels": labels, "seed": seed, "curves": curves, "diverged": False}
+            runs.append(run)
     return {"settings": {"training images": [30]}, "runs": runs}
 
 
@@ -145,7 +200,8 @@ def test_a_diverging_fit_leaves_a_result_that_can_be_written(digits, tmp_path):
     )
     json.loads(json.dumps(result, allow_nan=False))
     assert {len(run["curves"]["valid_acc"]) for run in result["runs"]} == {5}
-    write_report({l1_l2: result}, tmp_path)
+    assert "8 of 8 fits diverged" in l1_l2.findings(result)[-1]
+    Report(tmp_path).add(l1_l2, result)
 
 
 # -- the report ---------------------------------------------------------------------
@@ -174,8 +230,9 @@ class Page(HTMLParser):
 
 
 def test_report_is_one_page_with_every_figure_and_file(result, tmp_path):
-    report = write_report({l1_l2: result}, tmp_path / "new" / "folder")
-    page = Page(report.read_text())
+    report = Report(tmp_path / "new" / "folder")
+    report.add(l1_l2, result)
+    page = Page(report.path.read_text())
     names = list(l1_l2.captions(result))
     assert not page.open
     assert not page.links
@@ -185,24 +242,37 @@ def test_report_is_one_page_with_every_figure_and_file(result, tmp_path):
     assert l1_l2.QUESTION in page.text
     for sentence in l1_l2.findings(result):
         assert sentence in page.text
-    files = {path.name for path in report.parent.iterdir()}
+    files = {path.name for path in report.output.iterdir()}
     figures = {f"l1-l2-{name}.png" for name in names}
-    assert files == {"report.html", "l1-l2-curves.csv", "l1-l2.json"} | figures
-    assert json.loads((report.parent / "l1-l2.json").read_text()) == result
+    assert files == {"report.html", "l1-l2-curves.csv"} | figures
+
+
+def test_report_on_several_studies_lists_them_and_says_what_was_left_out(
+    result, tmp_path
+):
+    report = Report(tmp_path)
+    report.leave_out(l1_l2, "too few <images>")
+    report.add(l1_l2, result)
+    page = Page(report.path.read_text())
+    assert not page.open
+    assert page.links == ["a", "a"]
+    assert "This study was not run: too few <images>" in page.text
+    assert len(page.images) == 4
 
 
 def test_names_of_classes_cannot_inject_html(result, tmp_path):
     evil = "<script>alert(1)</script>"
     settings = result["settings"] | {"classes": [evil]}
-    report = write_report({l1_l2: result | {"settings": settings}}, tmp_path)
-    assert evil not in report.read_text()
+    report = Report(tmp_path)
+    report.add(l1_l2, result | {"settings": settings})
+    assert evil not in report.path.read_text()
 
 
 def test_figures_are_closed(result, tmp_path):
     import matplotlib.pyplot as plt
 
     plt.close("all")
-    write_report({l1_l2: result}, tmp_path)
+    Report(tmp_path).add(l1_l2, result)
     assert not plt.get_fignums()
 
 
@@ -218,3 +288,163 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+# -- results on disk, and going on --------------------------------------------------
+
+
+def test_a_result_is_read_back_only_if_it_is_sound_and_answers_the_request(tmp_path):
+    path, request, answer = tmp_path / "a.json", {"epochs": 3}, {"runs": [0.1, None]}
+    assert load_result(path, request) == (None, "it was not finished")
+    save_result(path, answer, request)
+    assert load_result(path, request) == (answer, "")
+    assert load_result(path, {"epochs": 4}) == (None, "a.json has other settings")
+    whole = path.read_bytes()
+    damages = {
+        "half-written": whole[: len(whole) // 2],
+        "empty": b"",
+        "not text": b"\xff\xfe" + whole,
+        "a changed number": whole.replace(b"0.1", b"0.2"),
+        "a changed request": whole.replace(b": 3", b": 4"),
+        "no checksum": b'{"format": 1, "request": {"epochs": 3}, "result": {}}',
+    }
+    for damage, content in damages.items():
+        assert content != whole
+        path.write_bytes(content)
+        asked = {"epochs": 4} if damage == "a changed request" else request
+        assert load_result(path, asked) == (None, "a.json is damaged"), damage
+    path.write_text("[]")
+    assert load_result(path, request) == (None, "a.json has another format")
+
+
+class Tiny:
+    """A study that takes no time."""
+
+    TITLE, QUESTION, FULL = "Tiny", "Is it small?", {"epochs": 9}
+    n_runs = 0
+
+    @classmethod
+    def run(
+        cls,
+        data,
+        *,
+        train_sizes=(30, 100),
+        n_valid=100,
+        seeds=range(2),
+        epochs=3,
+        device="auto",
+        name="images",
+        progress=iter,
+    ):
+        cls.n_runs += 1
+        settings = {"data": name, "epochs": epochs, "seeds": seeds}
+        settings["training images"] = train_sizes
+        return {"study": "tiny", "settings": settings, "runs": [0.1] * len(seeds)}
+
+    @staticmethod
+    def table(result):
+        return pd.DataFrame({("runs", "mean"): [0.1], ("runs", "sem"): [np.nan]})
+
+    @staticmethod
+    def curves(result):
+        return pd.DataFrame(result["runs"])
+
+    @staticmethod
+    def findings(result):
+        return ["It is."]
+
+    @staticmethod
+    def plot(result):
+        return {}
+
+    captions = plot
+
+
+class Interrupted(Tiny):
+    TITLE = "Interrupted"
+
+    @staticmethod
+    def run(data, *, device="auto", name="images", seeds=1, progress=iter):
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """Run tiny studies, and resume what was left in the folder."""
+    studies = {"tiny": Tiny, "other": Tiny, "interrupted": Interrupted}
+    monkeypatch.setattr("skreg.studies.session.load_study", studies.get)
+
+    def run(*names, data=None, **options):
+        data = made_bunch(400, 2) if data is None else data
+        options = {"device": "cpu", "resume": True} | options
+        return list(run_studies(names or ["tiny"], data, tmp_path, **options))
+
+    return run
+
+
+def test_a_finished_study_is_kept_and_a_damaged_one_computed_anew(quick, tmp_path):
+    (first,) = quick(resume=False)
+    assert not first.kept
+    sound = (tmp_path / "tiny.json").read_bytes()
+    n_runs = Tiny.n_runs
+    (again,) = quick()
+    assert again.kept
+    assert again.result == first.result
+    assert Tiny.n_runs == n_runs
+    (tmp_path / "tiny.json").write_bytes(sound[:-100])
+    (repaired,) = quick()
+    assert not repaired.kept
+    assert repaired.note == "tiny.json is damaged"
+    assert (tmp_path / "tiny.json").read_bytes() == sound
+    assert not quick(resume=False)[0].kept
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 4},
+        {"seeds": 1},
+        {"full": True},
+        {"n_valid": 20},
+        {"data": made_bunch(400, 2, seed=1)},
+        {"data": made_bunch(100, 2)},
+        {"data_name": "other"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_result_of_other_settings_is_not_taken_for_this_one(quick, change):
+    quick()
+    (other,) = quick(**change)
+    assert not other.kept
+    assert other.note == "tiny.json has other settings"
+
+
+def test_an_interruption_keeps_the_finished_studies(quick, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        quick("tiny", "interrupted", "other")
+    assert Page((tmp_path / "report.html").read_text()).text.count("It is.") == 1
+    assert [outcome.kept for outcome in quick("tiny", "other")] == [True, False]
+    assert Page((tmp_path / "report.html").read_text()).text.count("It is.") == 2
+
+
+def test_defaults_of_the_course_and_options(quick):
+    def epochs(**options):
+        return quick(**options)[0].result["settings"]["epochs"]
+
+    assert epochs() == 3
+    assert epochs(full=True) == 9
+    assert epochs(full=True, epochs=4) == 4
+
+
+def test_data_too_small_for_a_study_are_named_and_the_rest_goes_on(quick, tmp_path):
+    (outcome,) = quick(data=made_bunch(12, 10))
+    assert outcome.result is None
+    assert "20 images are wanted but the data set offers 12" in outcome.note
+    assert outcome.note in Page((tmp_path / "report.html").read_text()).text
+    (outcome,) = quick(data=made_bunch(40, 2))
+    assert outcome.result["settings"]["training images"] == [20]
+    assert "100 training, 100 validation" in outcome.result["settings"]["note"]
+    (outcome,) = quick(data=made_bunch(400, 2))
+    assert "note" not in outcome.result["settings"]
+    with pytest.raises(ValueError, match="device='gpu' cannot be used"):
+        quick(device="gpu")

@@ -255,6 +255,23 @@ def light_grid(ax) -> None:
     ax.set_axisbelow(True)
 
 
+def turn_if_long(ax, labels) -> None:
+    """Turn the tick labels if the longest does not fit into its share of the axis."""
+    share = ax.bbox.width * 72 / ax.figure.dpi / len(labels)
+    size = ax.xaxis.get_major_ticks()[0].label1.get_fontsize()
+    if 0.65 * size * max(map(len, labels)) <= share:
+        return
+    # Slanting lines of text lie 1 / sin(40 degrees) = 1.6 of their height apart.
+    is_dense = share < 1.6 * 1.2 * size
+    ax.tick_params(axis="x", rotation=90 if is_dense else 40)
+    for label in ax.get_xticklabels():
+        label.set(
+            ha="right",
+            va="center" if is_dense else "top",
+            rotation_mode="anchor",
+        )
+
+
 def key_line(label: str, **kwargs):
     """Return a line that stands in a legend only; grey unless told otherwise."""
     from matplotlib.lines import Line2D

@@ -18,6 +18,7 @@ from skreg.displays._common import (
     net_styles,
     new_axes,
     shorten,
+    turn_if_long,
 )
 from skreg.displays._histories import default_name, read_estimators, read_histories
 
@@ -302,7 +303,7 @@ class NormDisplay:
         ax.set_ylabel(YLABEL)
         ax.set_xticks(range(len(parameters)), parameters)
         ax.tick_params(axis="x", length=0)
-        _turn_if_long(ax, parameters)
+        turn_if_long(ax, parameters)
         light_grid(ax)
 
 
@@ -359,20 +360,3 @@ def _bar_keys(styles) -> list:
     from matplotlib.patches import Patch
 
     return [Patch(color=style.color, label=name) for name, style in styles.items()]
-
-
-def _turn_if_long(ax, labels) -> None:
-    """Turn the tick labels if the longest does not fit into its share of the axis."""
-    share = ax.bbox.width * 72 / ax.figure.dpi / len(labels)
-    size = ax.xaxis.get_major_ticks()[0].label1.get_fontsize()
-    if 0.65 * size * max(map(len, labels)) <= share:
-        return
-    # Slanting lines of text lie 1 / sin(40 degrees) = 1.6 of their height apart.
-    is_dense = share < 1.6 * 1.2 * size
-    ax.tick_params(axis="x", rotation=90 if is_dense else 40)
-    for label in ax.get_xticklabels():
-        label.set(
-            ha="right",
-            va="center" if is_dense else "top",
-            rotation_mode="anchor",
-        )

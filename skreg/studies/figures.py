@@ -1,0 +1,237 @@
+"""The figures that several studies draw."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from skreg.displays import ImageGridDisplay, LearningCurvesDisplay, NormDisplay
+from skreg.displays._common import (
+    draw_legend,
+    key_line,
+    light_grid,
+    mean_and_error,
+    net_keys,
+    net_styles,
+    new_axes,
+    turn_if_long,
+)
+from skreg.studies.tables import stack
+
+
+def bands(result: dict) -> str:
+    """Return what a caption says about the bands, if there are any."""
+    n_seeds = len(result["settings"]["seeds"])
+    return f"; bands are one standard error over {n_seeds} seeds" if n_seeds > 1 else ""
+
+
+def bars(result: dict) -> str:
+    """Return what a caption says about error bars, if there are any."""
+    return bands(result).replace("bands are", "bars are")
+
+
+def plot_accuracy(runs: Sequence[dict], factor: str, **kwargs):
+    """Draw training and validation accuracy by epoch, a colour a case."""
+    train, valid = stack(runs, "train_acc", factor), stack(runs, "valid_acc", factor)
+    pairs = {name: {"train": train[name], "valid": valid[name]} for name in train}
+    return LearningCurvesDisplay(curves=pairs).plot(**kwargs).figure_
+
+
+def plot_norms(runs: Sequence[dict], factor: str, kind: str = "epochs"):
+    """Draw the norm of the parameters, by epoch or at the end by layer."""
+    norms = stack(runs, "param_norm", factor)
+    layers = _layer_norms(runs, factor) if kind == "layers" else None
+    return NormDisplay(norms=norms, layer_norms=layers).plot(kind=kind).figure_
+
+
+def plot_against(
+    x: Sequence[float],
+    values: Mapping[str, np.ndarray],
+    *,
+    xlabel: str,
+    ylabel: str,
+    evenly: bool = False,
+    levels: Mapping[str, float] | None = None,
+    dashed: Sequence[str] = (),
+    ax=None,
+):
+    """Draw means with error bars against a parameter.
+
+    Parameters
+    ----------
+    x : sequence of float
+    values : mapping of str to array-like of shape (n_seeds, len(x))
+        NaN is left out.
+    xlabel, ylabel : str
+    evenly : bool, default=False
+        Draw at even distances, whatever the values: for powers of ten, and zero.
+    levels : mapping of str to float, default=None
+        Horizontal lines, such as chance.
+    dashed : sequence of str, default=()
+        The names drawn with a dashed line.
+    ax : matplotlib Axes, default=None
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    ax = new_axes()[0] if ax is None else ax
+    styles = net_styles(values)
+    places, labels = _places(x, evenly)
+    for name, rows in values.items():
+        mean, error = mean_and_error(np.atleast_2d(np.array(rows, float)))
+        style = styles[name]
+        ax.errorbar(
+            places,
+            mean,
+            np.nan_to_num(error),
+            color=style.color,
+            marker=style.marker,
+            markersize=5,
+            linewidth=1.4,
+            linestyle="--" if name in dashed else "-",
+            capsize=3,
+        )
+    if labels is not None:
+        ax.set_xticks(places, labels)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    light_grid(ax)
+    keys = net_keys(styles) if len(styles) > 1 else []
+    keys += _draw_levels(ax, levels or {})
+    if keys:
+        draw_legend(ax, keys)
+    return ax.figure
+
+
+def plot_columns(
+    columns: Mapping[str, tuple[Sequence[float], Mapping[str, np.ndarray]]],
+    *,
+    ylabel: str,
+):
+    """Draw one `plot_against` beside the other, evenly spaced, of one scale.
+
+    Parameters
+    ----------
+    columns : mapping of str to (x, values)
+        The label of each abscissa to what `plot_against` takes.
+    ylabel : str
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    axes = new_axes(len(columns))
+    for ax, (xlabel, (x, values)) in zip(axes, columns.items(), strict=True):
+        plot_against(x, values, xlabel=xlabel, ylabel=ylabel, evenly=True, ax=ax)
+    return axes[0].figure
+
+
+def plot_bars(
+    values: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    ylabel: str,
+    xlabel: str = "",
+    levels: Mapping[str, float] | None = None,
+    ax=None,
+):
+    """Draw groups of bars with error bars, and a point for each seed.
+
+    Parameters
+    ----------
+    values : mapping of str to mapping of str to array-like of shape (n_seeds,)
+        Group, on the abscissa, to bars, by colour.
+    ylabel, xlabel : str
+    levels : mapping of str to float, default=None
+        Horizontal lines, such as chance.
+    ax : matplotlib Axes, default=None
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    from matplotlib.patches import Patch
+
+    ax = new_axes()[0] if ax is None else ax
+    names = list(dict.fromkeys(name for group in values.values() for name in group))
+    styles = net_styles(names)
+    width = 0.8 / len(names)
+    for place, group in enumerate(values.values()):
+        for name, seeds in group.items():
+            x = place + (names.index(name) - (len(names) - 1) / 2) * width
+            seeds = np.atleast_1d(np.array(seeds, float))
+            mean, error = mean_and_error(seeds[:, np.newaxis])
+            ax.bar(x, mean, 0.92 * width, color=styles[name].color, alpha=0.75)
+            ax.errorbar(x, mean, np.nan_to_num(error), color="0.15", capsize=3)
+            ax.plot([x] * len(seeds), seeds, ".", color="0.15", ms=3, alpha=0.5)
+    ax.set_xticks(range(len(values)), list(values))
+    ax.tick_params(axis="x", length=0)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    turn_if_long(ax, list(values))
+    light_grid(ax)
+    keys = [Patch(color=s.color, alpha=0.75, label=n) for n, s in styles.items()]
+    keys = (keys if len(names) > 1 else []) + _draw_levels(ax, levels or {})
+    if keys:
+        draw_legend(ax, keys)
+    return ax.figure
+
+
+def grouped(
+    summaries: pd.DataFrame, groups: str, factor: str, column: str
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return the values of a column, over seeds, as `plot_bars` takes them."""
+    return {
+        str(group): {
+            str(name): part[column].to_numpy()
+            for name, part in rows.groupby(factor, sort=False)
+        }
+        for group, rows in summaries.groupby(groups, sort=False)
+    }
+
+
+def image_samples(data, n_classes: int = 10, n_columns: int = 12) -> dict:
+    """Return a few images of the first classes as bytes, small enough for JSON."""
+    rows = [np.flatnonzero(data.target == k) for k in range(len(data.target_names))]
+    rows = rows[:n_classes]
+    n_columns = min(n_columns, *map(len, rows))
+    picked = np.concatenate([row[:n_columns] for row in rows])
+    labels = [str(data.target_names[k]) for k in data.target[picked]]
+    return as_samples(data.data[picked], labels, n_columns)
+
+
+def as_samples(images: np.ndarray, labels: Sequence[str], n_columns: int) -> dict:
+    """Return images in [0, 1] as bytes, for JSON."""
+    pixels = np.uint8(np.round(255 * np.clip(images, 0, 1)))
+    return {"images": pixels.tolist(), "labels": [*labels], "columns": n_columns}
+
+
+def plot_samples(samples: dict):
+    """Draw what `as_samples` returned."""
+    images = np.array(samples["images"], np.uint8)
+    grid = ImageGridDisplay(images=images, labels=samples["labels"])
+    return grid.plot(n_columns=samples["columns"]).figure_
+
+
+def _layer_norms(runs: Sequence[dict], factor: str) -> dict:
+    frames = {}
+    for run in runs:
+        frames.setdefault(run["labels"][factor], []).append(run["layer_norms"])
+    frames = {name: pd.DataFrame(rows, dtype=float) for name, rows in frames.items()}
+    return {
+        name: {layer: frame[layer].to_numpy() for layer in frame}
+        for name, frame in frames.items()
+    }
+
+
+def _places(x: Sequence[float], evenly: bool):
+    """Return where to draw, and what to write there; None leaves it to matplotlib."""
+    if not evenly:
+        return np.array(x, float), None
+    return np.arange(len(x)), [f"{value:g}" for value in x]
+
+
+def _draw_levels(ax, levels: Mapping[str, float]) -> list:
+    keys = []
+    for (name, level), linestyle in zip(levels.items(), (":", "-."), strict=False):
+        ax.axhline(level, color="0.3", linestyle=linestyle, linewidth=1.2)
+        keys.append(key_line(name, linestyle=linestyle))
+    return keys

@@ -1,0 +1,56 @@
+"""One net with each kind of regularisation, for the studies that compare them all."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from skreg.modules import MLP
+from skreg.studies.augmentation import OnBlack
+from skreg.studies.fitting import image_net
+from skreg.transforms import RandomRotation
+
+NONE = "none"
+# Strengths that are usual for images in [-1, 1] and a hundred of them; not tuned.
+REGULARISERS = {
+    NONE: {},
+    "L1": {"lambda1": 1e-3},
+    "L2": {"lambda2": 1e-2},
+    "dropout": {"dropout": 0.5},
+    "augmentation": {"augment": OnBlack(RandomRotation(10))},
+    "early stopping": {"early_stopping": True, "patience": 20},
+    "adversarial": {"adversarial_eps": 0.1},
+}
+DESCRIPTION = (
+    "L1 with lambda1 = 1e-3; L2 with lambda2 = 1e-2; dropout with p = 0.5; "
+    "augmentation by rotations up to 10 degrees; early stopping with patience 20; "
+    "adversarial training with FGSM of size 0.1, for images in [-1, 1]"
+)
+
+
+def regularised_nets(data, *, lr: float, epochs: int, device: str) -> dict:
+    """Return a net, not fitted, for each of `REGULARISERS`; all have the same layers.
+
+    Parameters
+    ----------
+    data : Bunch
+    lr : float
+        Of Adam.
+    epochs : int
+    device : str
+
+    Returns
+    -------
+    dict of str to RegularizedNetClassifier
+    """
+    net = partial(image_net, MLP, data, lr=lr, epochs=epochs, device=device)
+    return {
+        name: net(hidden_layer_sizes=(128, 32), **parameters)
+        for name, parameters in REGULARISERS.items()
+    }
+
+
+def without_early_stopping(runs: Sequence[dict]) -> list[dict]:
+    """Return the runs that go on to the last epoch.
+
+    A mean over those that have not stopped yet would say something about them alone.
+    """
+    return [run for run in runs if "best_epoch" not in run]
