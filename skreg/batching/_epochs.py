@@ -18,6 +18,7 @@ from skreg.callbacks import (
     EpochLog,
     NormTracker,
     StopTraining,
+    record_average,
 )
 from skreg.penalties import total_norm
 
@@ -206,9 +207,9 @@ def _end(candidate, found: dict) -> bool:
 def _record(callback, candidate, found, epoch) -> None:
     """Write what a callback of a known kind would write, or let it decide."""
     kind, net = type(callback), candidate.net
-    if kind is PassthroughScoring:
+    if isinstance(callback, PassthroughScoring):
         if callback.name in found["averages"]:
-            _record_average(callback, found["averages"][callback.name], epoch)
+            record_average(callback, found["averages"][callback.name], epoch)
     elif kind is AccuracyTracker:
         _record_accuracy(callback, candidate, found, epoch)
     elif kind is NormTracker:
@@ -229,15 +230,6 @@ def _record(callback, candidate, found, epoch) -> None:
         candidate.job.run(callback.on_epoch_end, net)
     elif kind is EpochLog and net.verbose:
         candidate.job.run(callback.on_epoch_end, net)
-
-
-def _record_average(callback, value: float, epoch: dict) -> None:
-    is_best = callback._is_best_score(value)
-    if is_best:
-        callback.best_score_ = value
-    epoch[callback.name] = value
-    if is_best is not None:
-        epoch[f"{callback.name}_best"] = bool(is_best)
 
 
 def _record_accuracy(callback, candidate, found, epoch) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from skreg.backprop import Backprop, fully_connected_layers, loss_head
 from skreg.callbacks import (
     AccuracyTracker,
+    BatchAverage,
     DivergenceGuard,
     EarlyStopping,
     EpochLog,
@@ -27,6 +28,7 @@ EPOCH_METHODS = ("on_epoch_begin", "on_epoch_end", "notify", "fit_loop")
 # Callbacks that change no weights before training ends.
 KNOWN_CALLBACKS = {
     AccuracyTracker,
+    BatchAverage,
     DivergenceGuard,
     EarlyStopping,
     EpochLog,

@@ -382,16 +382,19 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
         if iterator is None:
             return
-        seed, session = epoch_seed(self._seed, len(self.history)), self._session
+        session = self._session
         if session and training:
             session.hand = renewed(session.hand)
         if draws_nothing_else(self, iterator, fit_params):
             # Nobody but the iterator and dropout draws random numbers: they can have
             # a generator of their own, and the global ones need not be borrowed.
-            iterator.generator = session.hand.generator = make_generator(seed)
+            if training:
+                generator = make_generator(epoch_seed(self._seed, len(self.history)))
+                iterator.generator = session.hand.generator = generator
             run_lean_epoch(self, iterator, training, fit_params)
             iterator.generator = session.hand.generator = None
             return
+        seed = epoch_seed(self._seed, len(self.history))
         with seeded(seed, self.device_):
             if session and session.lean:
                 run_lean_epoch(self, iterator, training, fit_params)

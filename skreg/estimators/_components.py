@@ -7,10 +7,16 @@ from math import prod
 from types import MappingProxyType
 
 import torch
-from skorch.callbacks import EpochTimer, PassthroughScoring
+from skorch.callbacks import EpochTimer
 from torch.nn.parameter import is_lazy
 
-from skreg.callbacks import DivergenceGuard, EarlyStopping, EpochLog, NormTracker
+from skreg.callbacks import (
+    BatchAverage,
+    DivergenceGuard,
+    EarlyStopping,
+    EpochLog,
+    NormTracker,
+)
 from skreg.estimators._parameters import check_parameters, resolve_device
 from skreg.estimators._randomness import draw_seed, seeded
 from skreg.modules import MLP
@@ -166,9 +172,9 @@ class Components:
     def _default_callbacks(self):
         callbacks = [
             ("epoch_timer", EpochTimer()),
-            ("train_loss", PassthroughScoring("train_loss", on_train=True)),
-            ("train_penalty", PassthroughScoring("train_penalty", on_train=True)),
-            ("valid_loss", PassthroughScoring("valid_loss")),
+            ("train_loss", BatchAverage("train_loss", on_train=True)),
+            ("train_penalty", BatchAverage("train_penalty", on_train=True)),
+            ("valid_loss", BatchAverage("valid_loss")),
             *self._score_callbacks,
             ("norms", NormTracker()),
             ("divergence_guard", DivergenceGuard()),
