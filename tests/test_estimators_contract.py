@@ -50,6 +50,7 @@ from skorch.callbacks import EpochTimer
 from skorch.dataset import ValidSplit
 from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
+from torchvision.transforms import v2
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
 from skreg.modules import MLP, AnimalNetDropout
@@ -1253,3 +1254,160 @@ def test_the_contract_holds_on_cuda(cuda, iris):
     buffer = io.BytesIO()
     a.save_params(f_params=buffer)
     assert buffer.tell() > 0
+
+
+# -- what users pass, and what nets leave alone --------------------------------------
+
+
+class InPlace(torch.nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.linear = torch.nn.Linear(in_features, out_features)
+
+    def forward(self, x):
+        x -= 0.5
+        x *= 2
+        return self.linear(x)
+
+
+@pytest.mark.parametrize("params", [{}, {"batch_size": -1}, {"shuffle": False}])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_module_that_works_in_place_leaves_the_users_data_alone(params, dtype):
+    X = np.arange(40, dtype=dtype).reshape(20, 2) / 40
+    y, before = np.arange(20) % 2, X.copy()
+    net = RegularizedNetClassifier(InPlace, max_epochs=3, lr=0, **params)
+    net.fit(X, y, X_val=X, y_val=y)
+    assert len(set(net.history[:, "valid_loss"])) == 1
+    first = net.predict_proba(X)
+    assert np.array_equal(first, net.predict_proba(torch.from_numpy(X)))
+    assert np.array_equal(X, before)
+    with joblib.parallel_config("skreg"):
+        cross_val_predict(net.set_params(lambda1=0.1), X, y, cv=4)
+    assert np.array_equal(X, before)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "iterator_train__batch_size"])
+def test_integers_of_numpy_are_integers(name):
+    X, y = np.arange(40.0).reshape(20, 2), np.arange(20) % 2
+    grid = {name: np.array([4, 8])}
+    search = GridSearchCV(RegularizedNetClassifier(max_epochs=1), grid, cv=2).fit(X, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    dataset = torch.utils.data.TensorDataset(torch.zeros(9, 2), torch.arange(9) % 2)
+
+    class Own(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(dataset)
+
+        def __getitem__(self, i):
+            return dataset[i]
+
+    net = RegularizedNetClassifier(max_epochs=1, **{name: np.int32(4)})
+    assert len(net.fit(Own()).history[0]["batches"]) == 3
+
+
+@pytest.mark.parametrize(
+    "made", [v2.RandomRotation(20), v2.RandomErasing(), v2.GaussianBlur(3)]
+)
+def test_transforms_of_torchvision_can_be_cloned_and_searched(made):
+    net = RegularizedNetClassifier(augment=made, max_epochs=1, random_state=0)
+    copied = clone(net)
+    assert type(copied.augment) is type(made)
+    assert copied.augment is not made
+    assert net.get_params()["augment"] is made
+    assert net._repr_html_()
+    X, y = np.random.default_rng(0).random((20, 1, 6, 6)), np.arange(20) % 2
+    # In a grid scikit-learn copies values, and not all of these can be copied so.
+    grid = {"augment": [None, v2.Compose([made])]}
+    search = GridSearchCV(net, grid, cv=2).fit(X, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+DOUBLES = {
+    "list": lambda X: X.tolist(),
+    "big-endian": lambda X: X.astype(">f8"),
+    "object": lambda X: X.astype(object),
+    "pandas": pd.DataFrame,
+    "nullable": lambda X: pd.DataFrame(X).astype("Float64"),
+    "polars": lambda X: pytest.importorskip("polars").DataFrame(X),
+    "tensor": torch.from_numpy,
+}
+
+
+@pytest.mark.parametrize("container", DOUBLES)
+def test_doubles_train_in_float64_whatever_holds_them(container):
+    X, y = np.random.default_rng(0).random((20, 3)), np.arange(20) % 2
+    net = RegularizedNetClassifier(max_epochs=1, random_state=0)
+    net.fit(DOUBLES[container](X), y)
+    assert net.module_.fc1.weight.dtype == torch.float64
+    expected = clone(net).fit(X, y).predict_proba(X)
+    mine = net.predict_proba(DOUBLES[container](X))
+    assert np.allclose(mine, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        np.arange(60).reshape(20, 3),
+        np.arange(60).reshape(20, 3).tolist(),
+        pd.DataFrame(np.arange(60, dtype=np.float32).reshape(20, 3)),
+        torch.arange(60.0).reshape(20, 3).to(torch.bfloat16),
+        torch.arange(60.0).reshape(20, 3).to(torch.float16),
+    ],
+)
+def test_all_else_trains_in_float32(X):
+    net = RegularizedNetClassifier(max_epochs=1).fit(X, np.arange(20) % 2)
+    assert net.module_.fc1.weight.dtype == torch.float32
+
+
+def test_log_probabilities():
+    X, y = np.random.default_rng(0).random((20, 3)), np.arange(20) % 3
+    net = RegularizedNetClassifier(max_epochs=3, random_state=0).fit(X, y)
+    expected = np.log(net.predict_proba(X))
+    assert np.allclose(net.predict_log_proba(X), expected, rtol=1e-10)
+    extreme = net.predict_log_proba(1e6 * X)
+    assert np.isfinite(extreme).all()
+    assert extreme.min() < -1000
+    own = cross_val_predict(net, X, y, cv=2, method="predict_log_proba")
+    assert own.shape == (20, 3)
+
+
+def test_huge_and_tiny_targets():
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    y = X[:, 0] + 0.1 * X[:, 1] ** 2
+    net = RegularizedNetRegressor(random_state=0, max_epochs=30)
+    reference = net.fit(X, y).predict(X)
+    for unit in (1e200, 1e-200):
+        scaled = clone(net).fit(X, y * unit).predict(X)
+        assert np.allclose(scaled / unit, reference, rtol=1e-6, atol=1e-6)
+
+
+ERRORS = {
+    "classes=": lambda net, X, y: net.partial_fit(X, y, classes=[]),
+    "class_weight='balanced' cannot": lambda net, X, y: net.set_params(
+        class_weight="balanced"
+    ).partial_fit(X, y),
+    "groups has shape": lambda net, X, y: net.fit(X, y, groups=np.zeros((20, 2))),
+    "iterator_train=3 must be": lambda net, X, y: net.set_params(iterator_train=3).fit(
+        X, y
+    ),
+    "compile='x' must be": lambda net, X, y: net.set_params(compile="x").fit(X, y),
+    "verbose=-1 must be": lambda net, X, y: net.set_params(verbose=-1).fit(X, y),
+    "given to set_callbacks": lambda net, X, y: net.set_params(
+        callbacks=[object()]
+    ).fit(X, y),
+    "pairs": lambda net, X, y: net.fit(TensorDataset(torch.ones(4, 2)), y[:4]),
+}
+
+
+@pytest.mark.parametrize("message", ERRORS)
+def test_one_error_names_the_parameter(message):
+    X, y = np.random.default_rng(0).random((20, 3)), np.arange(20) % 2
+    with pytest.raises(ValueError, match=message):
+        ERRORS[message](RegularizedNetClassifier(max_epochs=1), X, y)
+
+
+def test_one_weight_for_all():
+    X, y = np.random.default_rng(0).random((20, 3)), np.arange(20) % 2
+    net = RegularizedNetClassifier(max_epochs=2, random_state=0)
+    expected = net.fit(X, y).predict_proba(X)
+    assert np.array_equal(net.fit(X, y, 3.0).predict_proba(X), expected)

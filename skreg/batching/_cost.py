@@ -70,7 +70,7 @@ def _saved_bytes(module: nn.Module, x: Tensor) -> int:
     own = {w.data_ptr() for w in module.parameters()}
     module = deepcopy(module).eval()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        module(x)
+        module(x.clone())
     return sum(n_bytes for pointer, n_bytes in saved.items() if pointer not in own)
 
 
@@ -94,7 +94,7 @@ def wins_race(module: nn.Module, x: Tensor, n_copies: int) -> bool:
     stack = VmappedModule(single, weights, gradients, copies, lambda *args: None)
 
     def run_one():
-        single(x).sum().backward()
+        single(x.clone()).sum().backward()
 
     def run_stack():
         outputs = stack.forward(x, training=True, shared=True)

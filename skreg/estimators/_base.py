@@ -12,6 +12,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from skreg.backprop import fully_connected_layers
 from skreg.callbacks import StopTraining
 from skreg.estimators._adversarial import attacked, input_range
 from skreg.estimators._backprop import (
@@ -20,7 +21,7 @@ from skreg.estimators._backprop import (
     renewed,
 )
 from skreg.estimators._components import Components
-from skreg.estimators._data import ArrayDataset, Batch
+from skreg.estimators._data import ArrayDataset, Batch, to_numpy
 from skreg.estimators._epochs import draws_nothing_else, is_lean, run_lean_epoch
 from skreg.estimators._inputs import DataInput
 from skreg.estimators._parameters import RULES, check_parameters
@@ -179,9 +180,25 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         -------
         dict
         """
-        params = super().get_params(deep=deep)
+        params = super(RegularizedNet, self._without_augment()).get_params(deep=deep)
+        params["augment"] = self.augment
         # skorch puts its default callbacks over what the user has set in their place.
         return params | {name: getattr(self, name) for name in self._params_to_validate}
+
+    def _without_augment(self):
+        """Return a net of the same parameters but `augment`.
+
+        Transforms of torchvision have methods ``get_params`` that are none of
+        scikit-learn's kind.
+        """
+        twin = type(self).__new__(type(self))
+        vars(twin).update(vars(self), augment=None)
+        return twin
+
+    def __sklearn_clone__(self):
+        clone = super(RegularizedNet, self._without_augment()).__sklearn_clone__()
+        clone.augment = deepcopy(self.augment)
+        return clone
 
     def set_params(self, **params):
         """Set parameters, which take effect with the next ``fit``.
@@ -288,6 +305,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         -------
         self
         """
+        self._check_partial_fit(classes)
         data = X, y, sample_weight, X_val, y_val
         fit_params["groups"] = groups
         return self._fit(*data, fit_params, resume=True, classes=classes)
@@ -492,7 +510,11 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         if hand and hand.evaluates and not fit_params and not self.module_.training:
             return hand.outputs(x)
         if isinstance(x, Mapping):
+            x = {key: value.clone() for key, value in x.items()}
             return self.module_(**self._merge_x_and_fit_params(x, fit_params))
+        if not fully_connected_layers(self.module_, x.shape[1:]):
+            # It may work in place, and x may be a view of the user's own data.
+            x = x.clone()
         return self.module_(x, **fit_params)
 
     def _to_device(self, x):
@@ -502,11 +524,16 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         x = torch.as_tensor(x)
         return x.to(self.device_, self._torch_dtype if x.is_floating_point() else None)
 
-    def _outputs(self, X) -> np.ndarray:
+    def _outputs(self, X, nonlinearity=None) -> np.ndarray:
         """Return the module's outputs, after the nonlinearity, as one array."""
         if not self.initialized_:
             check_is_fitted(self)
-        return self._finite(super().predict_proba(self._validate_X(X)))
+        nonlinearity = nonlinearity or self._get_predict_nonlinearity()
+        batches = self.forward_iter(self._validate_X(X))
+        outputs = (out[0] if isinstance(out, tuple) else out for out in batches)
+        return self._finite(
+            np.concatenate([to_numpy(nonlinearity(out)) for out in outputs])
+        )
 
     def _finite(self, outputs: np.ndarray) -> np.ndarray:
         if not np.isfinite(outputs).all():

@@ -228,7 +228,10 @@ def arrays_of(dataset) -> tuple | None:
 
 def to_numpy(X):
     """Bring a tensor to an ndarray; leave everything else as it is."""
-    return X.detach().cpu().numpy() if isinstance(X, Tensor) else X
+    if not isinstance(X, Tensor):
+        return X
+    X = X.detach().cpu()
+    return (X.float() if X.dtype == torch.bfloat16 else X).numpy()  # NumPy has none
 
 
 def targets_of(dataset) -> np.ndarray:

@@ -1,6 +1,7 @@
 """From what users pass as X and y to the datasets and iterators of a fit."""
 
 from collections.abc import Mapping
+from numbers import Real
 
 import numpy as np
 import torch
@@ -77,7 +78,13 @@ class DataInput:
         y = self._check_targets(y)
         weight = _check_weight(sample_weight, y)
         fit_params = fit_params or {}
-        check_consistent_length(y, fit_params.get("groups"))
+        groups = fit_params.get("groups")
+        check_consistent_length(y, groups)
+        if np.ndim(groups) > 1:
+            raise ValueError(
+                f"groups has shape {np.shape(groups)}; it must be ({len(y)},): one "
+                "group for each sample."
+            )
         if classes is not None and not reset:
             self._check_same_classes(classes)
         if reset:
@@ -102,7 +109,7 @@ class DataInput:
             self,
             to_numpy(X),
             y,
-            dtype=[np.float32, np.float64] if self.dtype == "auto" else self.dtype,
+            dtype=_float_dtype(X) if self.dtype == "auto" else self.dtype,
             allow_nd=True,
             order="C",
             **self._target_checks,
@@ -126,7 +133,13 @@ class DataInput:
         if is_array_like(X):
             dtype, self.input_shape_ = X.dtype, X.shape[1:]
         elif not isinstance(X, Mapping):
-            first = X[0][0]
+            first = X[0]
+            if not isinstance(first, tuple | list) or len(first) != 2:
+                raise ValueError(
+                    f"X={type(X).__name__} yields {type(first).__name__}s of other "
+                    "than two; its samples must be pairs (x, y)."
+                )
+            first = first[0]
             if type(first).__module__.startswith("PIL."):
                 raise ValueError(
                     f"X={type(X).__name__} yields PIL images; give it a transform that "
@@ -256,6 +269,8 @@ class DataInput:
         kwargs.setdefault("batch_size", self._default_batch_size(training, dataset))
         if kwargs["batch_size"] == -1:
             kwargs["batch_size"] = len(dataset)
+        if isinstance(kwargs["batch_size"], np.integer):  # which torch does not take
+            kwargs["batch_size"] = int(kwargs["batch_size"])
         if training and iterator in (None, DataLoader):
             kwargs.setdefault("shuffle", self.shuffle)
             self._check_last_batch(len(dataset), **kwargs)
@@ -275,6 +290,21 @@ class DataInput:
         return WeightedBatches(batches) if is_weighted(dataset) else batches
 
 
+def _float_dtype(X) -> np.dtype:
+    """Return the dtype to train in on X: float64 for doubles, float32 for all else."""
+    sample = X
+    if not hasattr(X, "dtype"):  # frames may mix dtypes, lists have none
+        try:
+            sample = X.head(1).to_numpy() if hasattr(X, "head") else np.asarray(X[:1])
+        except (TypeError, ValueError):  # no data at all; the validation says it
+            return np.dtype("float32")
+    dtype = to_numpy(sample).dtype
+    if dtype.kind == "O":
+        dtype = np.asarray(sample[:1].tolist()).dtype
+    is_double = dtype.kind == "f" and dtype.itemsize > 4
+    return np.dtype("float64" if is_double else "float32")
+
+
 def _has_batch_norm(module) -> bool:
     batch_norm = torch.nn.modules.batchnorm._BatchNorm
     return any(isinstance(layer, batch_norm) for layer in module.modules())
@@ -284,6 +314,8 @@ def _check_weight(sample_weight, y) -> np.ndarray | None:
     """Return weights as float64, one per target and not negative, or None."""
     if sample_weight is None:
         return None
+    if isinstance(sample_weight, Real):
+        sample_weight = np.full(len(y), sample_weight)
     weight = check_array(
         to_numpy(sample_weight),
         ensure_2d=False,

@@ -80,6 +80,9 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
     def _check_same_classes(self, classes):
         """Do nothing: regressions have no classes."""
 
+    def _check_partial_fit(self, classes):
+        """Do nothing: regressions have no classes."""
+
     @property
     def _n_outputs(self):
         return len(self.target_mean_)
@@ -100,8 +103,12 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
             ):  # a sum is not the same, to the bit, with zeros in it
                 y, weight = y[weight > 0], weight[weight > 0]
             self.target_mean_ = np.average(y, axis=0, weights=weight)
-            squares = np.square(y - self.target_mean_)
-            deviation = np.sqrt(np.average(squares, axis=0, weights=weight))
+            residuals = y - self.target_mean_
+            # By the largest, since the squares of huge numbers are beyond all numbers.
+            largest = np.abs(residuals).max(axis=0)
+            unit = np.where(largest > 0, largest, 1.0)
+            squares = np.average((residuals / unit) ** 2, axis=0, weights=weight)
+            deviation = unit * np.sqrt(squares)
             self.target_scale_ = np.where(deviation > 0, deviation, 1.0)
 
     def _encode_targets(self, y):
