@@ -1,5 +1,6 @@
 """From what users pass as data to batches on the device."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -55,8 +56,13 @@ class ArrayDataset(Dataset):
 
 
 def _as_tensor(array: np.ndarray) -> Tensor:
-    # torch has no read-only tensors, and warns when it shares read-only memory.
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    with warnings.catch_warnings():
+        # torch has no read-only tensors, and warns; but nobody writes into the data,
+        # and a memory map may be larger than the memory.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(array)
 
 
 class InMemoryBatches:
