@@ -163,6 +163,19 @@ SAME_SHAPE = {
 }
 
 
+def test_validation_in_batches_of_different_sizes(iris, stacks):
+    X, y = iris
+    given = {"X_val": X[90:], "y_val": y[90:]}
+    fits = [
+        (net(lambda1=l1, iterator_valid__batch_size=n), X[:90], y[:90], given)
+        for l1 in (0, 0.1)
+        for n in (7, 60)
+    ]
+    mine = together(*fits)
+    assert stacks == [2, 2]
+    assert_same_nets(mine, alone(*fits))
+
+
 @pytest.mark.parametrize("name", SAME_SHAPE)
 @pytest.mark.parametrize("validated", [True, False])
 def test_a_stack_trains_each_net_as_it_trains_alone(iris, stacks, name, validated):
@@ -540,7 +553,14 @@ def hooked(in_features, out_features):
     return module
 
 
+def patched(in_features, out_features):
+    module = nn.Linear(in_features, out_features)
+    module.forward = lambda x: x @ module.weight.T
+    return module
+
+
 ALONE = {
+    "compiled, or replaced": {"module": patched},
     "its module has hooks": {"module": hooked},
     "callback Watches": {"callbacks": [Watches()]},
     "callback LRScheduler": {

@@ -151,7 +151,7 @@ def examine(job: Job) -> Candidate | str:
             return reason
     shape = (
         *(net.device_, net._torch_dtype, type(net.optimizer_), net.input_shape_),
-        *(batches.batch_size, len(batches), valid is None),
+        *(batches.batch_size, len(batches), valid is None, valid_batches.batch_size),
         _signature(net.module_),
         _signature(net.criterion_, ignored=("label_smoothing",)),
         type(net),
@@ -202,6 +202,8 @@ def _reason_against(net, fit_params) -> str | None:
         return "its data are not arrays in memory"
     if any(map(has_hooks, [*net.module_.modules(), *trained])):
         return "its module has hooks"
+    if net.compile or any("forward" in vars(m) for m in net.module_.modules()):
+        return "the forward of its module is compiled, or replaced"
     if not {type(layer) for layer in dropout} <= FEATURE_NDIM.keys():
         return "its module has dropout layers of a rare kind"
     if augment is not None and not is_sample_augmentation(augment):

@@ -88,6 +88,7 @@ def fetch_animal_faces(
         filenames : ndarray of shape (n_samples,), dtype str
             Names in the archive.
         DESCR : str
+            About the data set.
     (data, target) : tuple if ``return_X_y=True``
 
     Raises
