@@ -28,14 +28,11 @@ to_the_end = RegularizedNetClassifier(**params).fit(X[:300], noisy, **held_out)
 stopped = RegularizedNetClassifier(early_stopping=True, patience=20, **params)
 stopped.fit(X[:300], noisy, **held_out)
 
-LearningCurvesDisplay.from_estimator(
-    {"to the end": to_the_end, "stopped": stopped}
-).plot()
+LearningCurvesDisplay.from_estimator({"to the end": to_the_end, "stopped": stopped})
 
 # %%
 # On images that took no part in the choice:
 
-print(f"to the end {to_the_end.score(X[600:], y[600:]):.3f}")
-print(
-    f"stopped    {stopped.score(X[600:], y[600:]):.3f}, best epoch {stopped.best_epoch_}"
-)
+for name, net in {"to the end": to_the_end, "stopped": stopped}.items():
+    print(f"{name}: {net.score(X[600:], y[600:]):.3f}")
+print(f"best epoch: {stopped.best_epoch_}")

@@ -34,9 +34,9 @@ for name, penalty in {
 # %%
 # Solid lines are training images, dashed ones validation images.
 
-LearningCurvesDisplay.from_estimator(nets).plot()
+LearningCurvesDisplay.from_estimator(nets)
 
 # %%
 # The penalties keep the weights small.
 
-NormDisplay.from_estimator(nets).plot()
+NormDisplay.from_estimator(nets)

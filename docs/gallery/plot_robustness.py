@@ -21,6 +21,4 @@ nets = {
     ).fit(X_train, y_train)
     for name, eps in {"plain": 0.0, "trained at 0.1": 0.1}.items()
 }
-RobustnessDisplay.from_estimator(
-    nets, X_test, y_test, eps=[0, 0.05, 0.1, 0.15, 0.2]
-).plot()
+RobustnessDisplay.from_estimator(nets, X_test, y_test, eps=[0, 0.05, 0.1, 0.15, 0.2])

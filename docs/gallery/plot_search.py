@@ -23,4 +23,4 @@ with joblib.parallel_config("skreg"):
 # %%
 # Accuracy by cross-validation. The best of 25 numbers is the best partly by luck.
 
-HeatMapDisplay.from_cv_results(search.cv_results_).plot()
+HeatMapDisplay.from_cv_results(search.cv_results_)
