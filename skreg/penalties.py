@@ -210,11 +210,12 @@ def stacked_elastic_net_into(
         gradient.zero_()
     else:
         torch.abs(params, out=gradient)
-        value += lambda1 * gradient.flatten(1).sum(1)
+        value += lambda1 * gradient.reshape(len(params), -1).sum(1)
         torch.sign(params, out=gradient).mul_(lambda1.view(one_each))
     if lambda2 is not None:
         gradient.addcmul_(params, lambda2.view(one_each), value=2)
-        value += lambda2 * torch.linalg.vector_norm(params.flatten(1), dim=1).square()
+        rows = params.reshape(len(params), -1)
+        value += lambda2 * torch.linalg.vector_norm(rows, dim=1).square()
     return value
 
 

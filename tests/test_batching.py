@@ -46,7 +46,7 @@ def stacks(monkeypatch):
 
     def counted(candidates, pool):
         sizes.append(len(candidates))
-        train_stack(candidates, pool)
+        return train_stack(candidates, pool)
 
     monkeypatch.setattr(_engine, "train_stack", counted)
     monkeypatch.setattr(_cost, "MIN_STACK", 2)
@@ -491,7 +491,7 @@ def test_where_memory_does_not_suffice_stacks_are_halved(
 def test_large_nets_train_in_small_stacks_and_few_nets_alone(iris, monkeypatch):
     sizes = []
     monkeypatch.setattr(
-        _engine, "train_stack", lambda stack, pool: sizes.append(len(stack))
+        _engine, "train_stack", lambda stack, pool: sizes.append(len(stack)) or {}
     )
     X = np.zeros((len(iris[1]), 500))
     fits = [(net(hidden_layer_sizes=400, lambda1=l1), X, iris[1]) for l1 in range(9)]
@@ -530,6 +530,95 @@ class OtherLoss(RegularizedNetClassifier):
         return 2 * super().get_loss(y_pred, y_true, X=X, training=training)
 
 
+class Scaled(nn.Module):
+    """Has a parameter that is one number."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.linear = nn.Linear(in_features, out_features)
+        self.scale = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x):
+        x -= 0.1  # in place, as some do
+        return self.linear(x) * self.scale
+
+
+@pytest.mark.parametrize(
+    "optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.NAdam]
+)
+def test_parameters_that_are_numbers_and_modules_in_place(iris, stacks, optimizer):
+    X, y = iris
+    fits = [
+        (
+            net(module=Scaled, lambda1=l1, lambda2=0.1, optimizer=optimizer),
+            X[rows],
+            y[rows],
+        )
+        for l1 in (0, 0.1)
+        for rows in (slice(100), slice(20, 118))
+    ]
+    before = X.copy()
+    mine, theirs = together(*fits), alone(*fits)
+    assert stacks == [4]
+    assert np.array_equal(X, before)
+    assert_same_nets(mine, theirs)
+    for a, b in zip(mine, theirs, strict=True):
+        a.partial_fit(X, y)
+        b.partial_fit(X, y)
+    assert_same_nets(mine, theirs)
+
+
+def test_a_stack_that_fails_leaves_its_nets_and_all_others_to_be_trained(
+    iris, stacks, monkeypatch, capfd
+):
+    X, y = iris
+    step = Stack.step
+
+    def broken(self, i):
+        result = step(self, i)
+        if i == 1 and self.candidates[0].net.hidden_layer_sizes == 4:
+            raise ArithmeticError("simulated")
+        return result
+
+    monkeypatch.setattr(Stack, "step", broken)
+    fits = [
+        (net(hidden_layer_sizes=h, lambda1=l1), X, y) for h in (4, 5) for l1 in (0, 0.1)
+    ]
+    assert_same_nets(together(*fits, verbose=1), alone(*fits))
+    assert (
+        "a stack of them failed: ArithmeticError: simulated" in capfd.readouterr().err
+    )
+
+
+class Average(nn.Module):
+    """Assigns to its buffer."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.linear = nn.Linear(in_features, out_features)
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x):
+        if self.training:
+            self.mean = 0.9 * self.mean + x.detach().mean()
+        return self.linear(x) * (1 + self.mean)
+
+
+class Unique(Average):
+    def forward(self, x):
+        return self.linear(x) * len(torch.unique(x))
+
+
+class Words(nn.Module):
+    def __init__(self, out_features):
+        super().__init__()
+        self.words = nn.Embedding(20, 3, padding_idx=0)
+        self.linear = nn.Linear(12, out_features)
+
+    def forward(self, x):
+        return self.linear(self.words((x.abs() * 4).long()).flatten(1))
+
+
 class Stubborn(nn.Module):
     """Its result depends on numbers, so that no two can run as one."""
 
@@ -560,6 +649,10 @@ def patched(in_features, out_features):
 
 
 ALONE = {
+    "replaces its buffers": {"module": Average},
+    "vmap cannot run": {"module": Unique},
+    "embedding with padding": {"module": Words},
+    "do not fill a batch": {"batch_size": 200, "iterator_train__drop_last": True},
     "compiled, or replaced": {"module": patched},
     "its module has hooks": {"module": hooked},
     "callback Watches": {"callbacks": [Watches()]},

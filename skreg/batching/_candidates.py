@@ -143,6 +143,8 @@ def examine(job: Job) -> Candidate | str:
     for loader in (batches, valid_batches):
         if type(loader) is not InMemoryBatches:
             return "its data are not arrays in memory, in batches of the default kind"
+    if len(batches) == 0:
+        return "its data do not fill a batch"
     layers = fully_connected_layers(net.module_, net.input_shape_)
     if layers is None:
         X, _, _ = train.tensors(net.device_)
@@ -202,6 +204,8 @@ def _reason_against(net, fit_params) -> str | None:
         return "its data are not arrays in memory"
     if any(map(has_hooks, [*net.module_.modules(), *trained])):
         return "its module has hooks"
+    if any(getattr(m, "padding_idx", None) is not None for m in net.module_.modules()):
+        return "its module has an embedding with padding, which vmap does not know"
     if net.compile or any("forward" in vars(m) for m in net.module_.modules()):
         return "the forward of its module is compiled, or replaced"
     if not {type(layer) for layer in dropout} <= FEATURE_NDIM.keys():

@@ -19,8 +19,8 @@ CACHED_BYTES = 6 * 2**20
 N_RACED = 8
 
 
-def stack_size(candidates: Sequence[Candidate]) -> int:
-    """Return how many of these nets, of one shape, to train as one; 1 for none.
+def stack_size(candidates: Sequence[Candidate]) -> int | str:
+    """Return how many of these nets, of one shape, to train as one; or why not to.
 
     Parameters
     ----------
@@ -35,14 +35,16 @@ def stack_size(candidates: Sequence[Candidate]) -> int:
         size = int(free / 2 // needed)
     else:
         size = int(min(memory() / 8 // needed, CACHED_BYTES // weights))
+    if size < MIN_STACK:
+        return "nets so large gain nothing from a stack"
     size = min(size, len(candidates))
     if size < MIN_STACK:
-        return 1
+        return f"fewer than {MIN_STACK} nets are of this shape"
     if first.layers is None and first.net.device_.type == "cpu":
         X, _, _ = first.train.tensors(first.net.device_)
         batch = X[: first.batches.batch_size].to(first.net._torch_dtype)
         if not wins_race(first.module, batch, min(size, N_RACED)):
-            return 1
+            return "copies of its module lost a race against single runs"
     return size
 
 

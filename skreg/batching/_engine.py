@@ -37,15 +37,17 @@ def train_together(jobs: Sequence[Job], *, verbose: int = 0) -> None:
     pool = DataPool()
     for candidates in groups.values():
         size = stack_size(candidates)
-        if size == 1:
-            reason = "stacks of so few nets, or nets so large, are not faster"
-            reasons.setdefault(reason, []).extend(c.job for c in candidates)
+        if isinstance(size, str):
+            reasons.setdefault(size, []).extend(c.job for c in candidates)
             continue
         ordered = sorted(candidates, key=lambda c: repr(pool.stream_key(c)))
         for stack in _in_parts(ordered, size):
-            train_stack(stack, pool)
+            failures = train_stack(stack, pool)
+            for job, failure in failures.items():
+                reasons.setdefault(failure, []).append(job)
             for candidate in stack:  # scored, and kept on disk, before the next stack
-                candidate.job.finish()
+                if candidate.job not in failures:
+                    candidate.job.finish()
     for alone in reasons.values():
         for job in alone:
             job.train_alone()
@@ -74,29 +76,37 @@ def _in_parts(candidates, size: int):
     return [candidates[start:stop] for start, stop in pairwise(cuts)]
 
 
-def train_stack(candidates: Sequence[Candidate], pool: DataPool) -> None:
+def train_stack(candidates: Sequence[Candidate], pool: DataPool) -> dict[Job, str]:
     """Train nets of one shape, until the last of them is done.
 
     If the memory of a device does not suffice, start again with one half after the
-    other.
+    other. If anything else goes wrong, leave the nets as they were, to train alone:
+    what one of them cannot do must not be the others' failure.
 
     Parameters
     ----------
     candidates : sequence of Candidate
     pool : DataPool
+
+    Returns
+    -------
+    dict of Job to str
+        The fits that are yet to be trained, and what went wrong.
     """
     beginnings = [_Beginning(candidate) for candidate in candidates]
     try:
         _train(candidates, pool)
-    except torch.OutOfMemoryError:
-        if len(candidates) == 1:
-            raise
-    else:
-        return
+        return {}
+    except Exception as error:
+        failure = error
     for beginning in beginnings:
         beginning.restore()
-    for half in _in_parts(candidates, -(-len(candidates) // 2)):
-        train_stack(half, pool)
+    if isinstance(failure, torch.OutOfMemoryError) and len(candidates) > 1:
+        first, second = _in_parts(candidates, -(-len(candidates) // 2))
+        return train_stack(first, pool) | train_stack(second, pool)
+    lines = str(failure).splitlines() or [""]
+    reason = f"a stack of them failed: {type(failure).__name__}: {lines[0]}"
+    return {candidate.job: reason for candidate in candidates}
 
 
 def _train(candidates, pool) -> None:

@@ -103,7 +103,7 @@ class Stack:
         """Return the norm of each parameter, of shape (B,)."""
         parameters = {name for name, _ in self.candidates[0].module.named_parameters()}
         return {
-            name: torch.linalg.vector_norm(tensor.flatten(1), dim=1)
+            name: torch.linalg.vector_norm(tensor.reshape(len(tensor), -1), dim=1)
             for name, tensor in {**self.weights, **self.fixed}.items()
             if name in parameters
         }
@@ -188,7 +188,7 @@ class Stack:
                 continue
             optimizer.state[view] = {
                 key: torch.stack([state[name][key] for state in states])
-                if _is_per_weight(value, view[0])
+                if _is_per_weight(key, value)
                 else _copy(value)
                 for key, value in states[0][name].items()
             }
@@ -203,7 +203,7 @@ class Stack:
             for name, view in zip(self.weights, group["params"], strict=True):
                 optimizer.state[named[name]] = {
                     key: value[row - rows.start].clone()
-                    if _is_per_weight(value, view)
+                    if _is_per_weight(key, value)
                     else _copy(value)
                     for key, value in self.optimizer.state[view].items()
                 }
@@ -227,8 +227,9 @@ def _optimizer_key(candidate: Candidate) -> str:
     return repr((sorted(candidate.options().items()), sorted(steps), has_state))
 
 
-def _is_per_weight(value, weight: Tensor) -> bool:
-    return isinstance(value, Tensor) and value.shape == weight.shape and value.ndim > 0
+def _is_per_weight(key: str, value) -> bool:
+    """Tell what an optimizer keeps for each weight from what it keeps for all."""
+    return isinstance(value, Tensor) and key not in ("step", "mu_product")
 
 
 def _copy(value):

@@ -3,6 +3,7 @@
 It has the methods of `skreg.backprop.Backprop`, with autograd behind them.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 
@@ -132,16 +133,36 @@ def reason_against_vmap(module: nn.Module, x: Tensor) -> str | None:
     x : Tensor of shape (n, ...)
         A few samples.
     """
+    try:
+        if _replaces_buffers(module, x):
+            return "its module replaces its buffers, instead of changing them"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of what vmap can do in a slow way only
+            _run_pair(module, x, shared=True)
+            _run_pair(module, torch.stack([x, x]), shared=False)
+    except Exception as error:  # whatever a module of the user's may raise
+        lines = str(error).splitlines() or [""]
+        return f"vmap cannot run copies of it: {type(error).__name__}: {lines[0]}"
+    return None
+
+
+def _run_pair(module, x, shared) -> None:
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     stacked = {name: torch.stack([t.detach()] * 2) for name, t in tensors.items()}
     trained = [name for name, w in module.named_parameters() if w.requires_grad]
     weights = {name: stacked.pop(name) for name in trained}
     gradients = {name: torch.zeros_like(w) for name, w in weights.items()}
-    try:
-        pair = VmappedModule(module, weights, gradients, stacked, lambda *args: None)
-        outputs = pair.forward(x, training=True, shared=True)
-        pair.backward(torch.zeros_like(outputs), accumulate=True)
-    except Exception as error:  # whatever a module of the user's may raise
-        lines = str(error).splitlines() or [""]
-        return f"vmap cannot run copies of it: {type(error).__name__}: {lines[0]}"
-    return None
+    pair = VmappedModule(module, weights, gradients, stacked, lambda *args: None)
+    outputs = pair.forward(x, training=True, shared=shared)
+    pair.backward(torch.zeros_like(outputs), accumulate=True)
+
+
+def _replaces_buffers(module, x) -> bool:
+    """Tell whether ``forward`` assigns to buffers: a stack would not notice."""
+    copied = deepcopy(module).train()
+    before = {name: id(buffer) for name, buffer in copied.named_buffers()}
+    if not before:
+        return False
+    with torch.random.fork_rng([]), torch.no_grad():
+        copied(x.clone())
+    return before != {name: id(buffer) for name, buffer in copied.named_buffers()}
