@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_diabetes, load_iris
@@ -50,6 +50,8 @@ from skorch.callbacks import EpochTimer
 from skorch.dataset import ValidSplit
 from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
+from torchvision import transforms as v1
+from torchvision.transforms import v2
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
 from skreg.modules import MLP, AnimalNetDropout
@@ -989,6 +991,55 @@ def test_bad_augmentation(images):
         small(augment="flip").fit(*images)
 
 
+OTHER_GET_PARAMS = [
+    v1.RandomRotation(20),
+    v2.AutoAugment(),
+    v2.ColorJitter(0.5),
+    v2.GaussianBlur(3),
+    v2.RandomAffine(20),
+    v2.RandomCrop(4),
+    v2.RandomErasing(),
+    v2.RandomRotation(20),
+]
+
+
+@pytest.mark.parametrize("augment", OTHER_GET_PARAMS, ids=lambda a: type(a).__name__)
+def test_transforms_whose_get_params_means_something_else(augment):
+    net = small(augment=augment)
+    copied = clone(net).augment
+    assert copied is not augment
+    assert repr(copied) == repr(augment)
+    assert type(clone([augment], safe=False)[0]) is type(augment)
+    assert net.get_params()["augment"] is augment
+    assert type(augment).__name__ in net._repr_html_()
+    assert type(augment).__name__ in repr(net)
+    search = clone(GridSearchCV(make_pipeline(net), {"augment": [augment]}))
+    assert search.get_params()["estimator"][-1].augment is not augment
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_such_transforms_are_searched(images, n_jobs):
+    rotation = v2.RandomRotation(20)
+    cross_validate(small(augment=rotation), *images, cv=2, error_score="raise")
+    search = GridSearchCV(
+        small(), {"augment": [None, rotation]}, cv=2, n_jobs=n_jobs, error_score="raise"
+    ).fit(*images)
+    assert len(search.cv_results_["params"]) == 2
+    search.set_params(estimator__augment=rotation).fit(*images)
+
+
+def test_modules_that_are_estimators_are_cloned_as_such():
+    class Both(nn.Module, BaseEstimator):
+        def __init__(self, width=3):
+            super().__init__()
+            self.width = width
+
+    fitted = Both(width=5)
+    fitted.learned_ = 1
+    assert clone(fitted).width == 5
+    assert not hasattr(clone(fitted), "learned_")
+
+
 # -- searches -----------------------------------------------------------------------
 
 
@@ -1253,3 +1304,74 @@ def test_the_contract_holds_on_cuda(cuda, iris):
     buffer = io.BytesIO()
     a.save_params(f_params=buffer)
     assert buffer.tell() > 0
+
+
+# -- what belongs to the user, and what comes from NumPy ----------------------------
+
+
+class InPlace(nn.Module):
+    """Writes into what it is given."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.linear = nn.Linear(in_features, out_features)
+
+    def forward(self, x):
+        x -= 0.5
+        return self.linear(x)
+
+
+class OutOfPlace(InPlace):
+    def forward(self, x):
+        return self.linear(x - 0.5)
+
+
+@pytest.mark.parametrize("params", [{"batch_size": -1}, {"shuffle": False}])
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, "dataset"])
+def test_modules_that_work_in_place_leave_the_data_alone(iris, params, kind):
+    X, y = iris[0].astype(np.float32), iris[1]
+    given = torch.as_tensor(X) if kind == "dataset" else kind(X)
+    data = (TensorDataset(given, torch.as_tensor(y)),) if kind == "dataset" else (X, y)
+    if kind is torch.as_tensor:
+        data = given, y
+    before, validation = X.copy(), given if kind != "dataset" else X
+    net = small(module=InPlace, **params).fit(*data, X_val=validation, y_val=y)
+    np.testing.assert_array_equal(X, before)
+    twin = small(module=OutOfPlace, **params).fit(X, y, X_val=X, y_val=y)
+    assert equal_weights(net, twin)
+    assert net.history[:, "valid_loss"] == twin.history[:, "valid_loss"]
+    np.testing.assert_array_equal(
+        net.predict_proba(validation), twin.predict_proba(before)
+    )
+    np.testing.assert_array_equal(X, before)
+
+
+def test_an_activation_in_place_may_come_first(iris):
+    X, y = iris
+    before = X.copy()
+    module = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 3))
+    small(module=module, batch_size=-1).fit(X, y).predict(X)
+    np.testing.assert_array_equal(X, before)
+
+
+def test_adversarial_training_of_modules_that_work_in_place(iris):
+    X, y = iris
+    before = X.copy()
+    params = {"adversarial_eps": 0.1, "batch_size": -1}
+    net = small(module=InPlace, **params).fit(X, y)
+    assert equal_weights(net, small(module=OutOfPlace, **params).fit(before, y))
+    np.testing.assert_array_equal(X, before)
+
+
+def test_batch_sizes_of_numpy(iris):
+    X, y = iris
+    net = small(batch_size=np.int64(16)).fit(X, y)
+    assert equal_weights(net, small(batch_size=16).fit(X, y))
+    assert equal_weights(net, small(iterator_train__batch_size=np.int32(16)).fit(X, y))
+    grid = {
+        "batch_size": np.array([16, -1]),
+        "iterator_valid__batch_size": [np.int8(9)],
+    }
+    GridSearchCV(small(), grid, cv=2, error_score="raise").fit(X, y)
+    pairs = pairs_dataset(list(zip(X.astype(np.float32), y, strict=True)))
+    small(batch_size=np.int64(16)).fit(pairs).predict(pairs)

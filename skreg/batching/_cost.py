@@ -40,7 +40,8 @@ def stack_size(candidates: Sequence[Candidate]) -> int:
         return 1
     if first.layers is None and first.net.device_.type == "cpu":
         X, _, _ = first.train.tensors(first.net.device_)
-        batch = X[: first.batches.batch_size].to(first.net._torch_dtype)
+        # A copy, as of all inputs here: layers may work in place.
+        batch = X[: first.batches.batch_size].clone().to(first.net._torch_dtype)
         if not wins_race(first.module, batch, min(size, N_RACED)):
             return 1
     return size
@@ -51,7 +52,7 @@ def _activation_bytes(candidate: Candidate) -> int:
     n_samples = min(candidate.batches.batch_size, len(candidate.train))
     X, _, _ = candidate.train.tensors(candidate.net.device_)
     if candidate.layers is None:
-        sample = X[:2].to(candidate.net._torch_dtype)
+        sample = X[:2].clone().to(candidate.net._torch_dtype)
         per_sample = _saved_bytes(candidate.module, sample) / len(sample)
     else:
         linear = [la for la in candidate.layers if isinstance(la, nn.Linear)]

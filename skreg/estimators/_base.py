@@ -179,7 +179,11 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         -------
         dict
         """
-        params = super().get_params(deep=deep)
+        # Not deep, because some transforms of torchvision, which may be `augment`, have
+        # a get_params that means something else.
+        params = super().get_params(deep=False)
+        if deep:
+            params |= self._get_params_callbacks(deep=True)
         # skorch puts its default callbacks over what the user has set in their place.
         return params | {name: getattr(self, name) for name in self._params_to_validate}
 

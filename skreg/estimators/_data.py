@@ -75,6 +75,8 @@ class InMemoryBatches:
         Draw a new order for each pass.
     drop_last : bool, default=False
         Leave out the last batch if it is smaller than the others.
+    writable : bool, default=False
+        Whoever takes the batches may write into them: none shares memory with the data.
 
     Attributes
     ----------
@@ -89,12 +91,14 @@ class InMemoryBatches:
         batch_size: int,
         shuffle: bool = False,
         drop_last: bool = False,
+        writable: bool = False,
     ):
         self.dataset = dataset
         self.device = device
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
+        self.writable = writable
         self.generator = None
 
     def __len__(self) -> int:
@@ -107,7 +111,10 @@ class InMemoryBatches:
         if self.drop_last:
             n_used -= n_used % size
         if not (self.shuffle and len(X) > size):
-            yield from _batches(X, y, weight, size, n_used)
+            for batch in _batches(X, y, weight, size, n_used):
+                if self.writable:
+                    batch = Batch(batch[0].clone(), batch[1], batch.weight)
+                yield batch
             return
         order = torch.randperm(len(X), generator=self.generator).to(self.device)
         # Several batches are gathered at once, as many as fit into the cache.

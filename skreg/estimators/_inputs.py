@@ -1,6 +1,7 @@
 """From what users pass as X and y to the datasets and iterators of a fit."""
 
 from collections.abc import Mapping
+from operator import index
 
 import numpy as np
 import torch
@@ -256,6 +257,8 @@ class DataInput:
         kwargs.setdefault("batch_size", self._default_batch_size(training, dataset))
         if kwargs["batch_size"] == -1:
             kwargs["batch_size"] = len(dataset)
+        if kwargs["batch_size"] is not None:  # a DataLoader's word for no batches
+            kwargs["batch_size"] = index(kwargs["batch_size"])  # torch wants no NumPy
         if training and iterator in (None, DataLoader):
             kwargs.setdefault("shuffle", self.shuffle)
             self._check_last_batch(len(dataset), **kwargs)
@@ -265,6 +268,9 @@ class DataInput:
             "drop_last",
         }
         if simple and is_in_memory(dataset):
+            # Layers that work in place must not write into the data.
+            shape = dataset.X.shape[1:]
+            kwargs["writable"] = not fully_connected_layers(self.module_, shape)
             return InMemoryBatches(dataset, self.device_, **kwargs)
         if not training and iterator in (None, DataLoader):
             # A DataLoader draws from torch's global generator unless it has its own.
