@@ -1375,3 +1375,58 @@ def test_batch_sizes_of_numpy(iris):
     GridSearchCV(small(), grid, cv=2, error_score="raise").fit(X, y)
     pairs = pairs_dataset(list(zip(X.astype(np.float32), y, strict=True)))
     small(batch_size=np.int64(16)).fit(pairs).predict(pairs)
+
+
+DOUBLES = {
+    "list": lambda X: X.tolist(),
+    "list of arrays": list,
+    "mixed list": lambda X: [[1, *row[1:]] for row in X.tolist()],
+    "big-endian": lambda X: X.astype(">f8"),
+    "object": lambda X: X.astype(object),
+    "longdouble": lambda X: X.astype(np.longdouble),
+    "pandas": pd.DataFrame,
+    "pandas Float64": lambda X: pd.DataFrame(X).astype("Float64"),
+    "pandas object": lambda X: pd.DataFrame(X).astype(object),
+    "polars": lambda X: pytest.importorskip("polars").DataFrame(X),
+    "tensor": torch.as_tensor,
+}
+
+
+@pytest.mark.parametrize("form", DOUBLES)
+def test_float64_in_any_form_trains_in_float64(iris, form):
+    X, y = iris
+    X = np.round(X, 2)
+    X[:, 0] = 1
+    given = DOUBLES[form](X)
+    net = small().fit(given, y)
+    assert {w.dtype for w in net.module_.parameters()} == {torch.float64}
+    assert net.predict_proba(given).dtype == np.float64
+    assert equal_weights(net, small().fit(X, y))
+
+
+SINGLES = {
+    "list": lambda X: X.tolist(),
+    "integers": lambda X: X,
+    "bool": lambda X: X > 0,
+    "object": lambda X: X.astype(object),
+    "big-endian": lambda X: X.astype(">f4"),
+    "half": lambda X: X.astype(np.float16),
+    "list of arrays": lambda X: list(X.astype(np.float32)),
+    "pandas": pd.DataFrame,
+    "pandas Int64": lambda X: pd.DataFrame(X).astype("Int64"),
+    "polars": lambda X: pytest.importorskip("polars").DataFrame(X),
+    "polars Float32": lambda X: pytest.importorskip("polars").DataFrame(
+        X.astype(np.float32)
+    ),
+    "bfloat16": lambda X: torch.as_tensor(X).bfloat16(),
+}
+
+
+@pytest.mark.parametrize("form", SINGLES)
+def test_all_else_trains_in_float32(iris, form):
+    X, y = iris
+    X = np.round(X).astype(int)
+    given = SINGLES[form](X)
+    net = small().fit(given, y)
+    assert {w.dtype for w in net.module_.parameters()} == {torch.float32}
+    assert net.predict_proba(given).dtype == np.float32

@@ -235,7 +235,43 @@ def arrays_of(dataset) -> tuple | None:
 
 def to_numpy(X):
     """Bring a tensor to an ndarray; leave everything else as it is."""
-    return X.detach().cpu().numpy() if isinstance(X, Tensor) else X
+    if not isinstance(X, Tensor):
+        return X
+    # NumPy has no bfloat16.
+    return (X.float() if X.dtype is torch.bfloat16 else X).detach().cpu().numpy()
+
+
+def accepted_dtypes(X) -> list[type]:
+    """Return the dtypes that X may keep; what else it is becomes the first of them.
+
+    That is float64 for numbers of that precision in another form: lists, objects,
+    frames, another order of bytes.
+    """
+    if _precision_of(X) is np.float64:
+        return [np.float64, np.float32]
+    return [np.float32, np.float64]
+
+
+def _precision_of(X) -> type:
+    if hasattr(X, "columns"):  # a frame; its first row mostly tells, and costs nothing
+        first = np.asarray(X[:1])
+        return _precision_of(np.asarray(X) if first.dtype == object else first)
+    if isinstance(X, np.ndarray) and X.dtype == object:
+        X = X.tolist()
+    if isinstance(X, list | tuple):
+        return np.float64 if _holds_floats(X) else np.float32
+    dtype = getattr(X, "dtype", None)
+    is_double = isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize > 4
+    return np.float64 if is_double else np.float32
+
+
+def _holds_floats(values) -> bool:
+    """Tell whether nested lists hold a float; scalars of NumPy keep their dtype."""
+    if isinstance(values, list | tuple):
+        return any(map(_holds_floats, values))
+    if isinstance(values, float):  # and np.float64
+        return True
+    return isinstance(values, np.ndarray) and _precision_of(values) is np.float64
 
 
 def targets_of(dataset) -> np.ndarray:

@@ -22,6 +22,7 @@ from skreg.estimators._data import (
     TargetTransform,
     WeightedBatches,
     WeightedDataset,
+    accepted_dtypes,
     arrays_of,
     is_array_like,
     is_in_memory,
@@ -99,11 +100,12 @@ class DataInput:
             X = self._validate_X(X)
             check_consistent_length(X, y)
             return X, y
+        X = to_numpy(X)
         return validate_data(
             self,
-            to_numpy(X),
+            X,
             y,
-            dtype=[np.float32, np.float64] if self.dtype == "auto" else self.dtype,
+            dtype=accepted_dtypes(X) if self.dtype == "auto" else self.dtype,
             allow_nd=True,
             order="C",
             **self._target_checks,
