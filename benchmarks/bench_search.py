@@ -344,7 +344,10 @@ def main():
         searches += animal_searches(options.data)
     if "cnn" in options.rows:
         searches.append(cnn_search())
-    rows = []
+    rows, warm_up = [], digits_search(2, 2, 2, epochs=1)
+    for name, run in CONTENDERS.items():  # libraries are loaded, processes started
+        if not any(part in name for part in options.without):
+            run(warm_up, options.device)
     for search in searches:
         names = [
             name

@@ -413,7 +413,8 @@ def test_learning_curve_and_cross_validate(iris, stacks):
 
 def test_a_diverging_net_leaves_the_others_alone(iris, stacks):
     X, y = iris
-    fits = [(net(**SGD | {"lr": lr}, lambda2=0.01), X, y) for lr in (1e-2, 1e30, 2e-2)]
+    tracked = {"lambda2": 0.01, "callbacks": [AccuracyTracker(on_train=True)]}
+    fits = [(net(**SGD | tracked | {"lr": lr}), X, y) for lr in (1e-2, 1e30, 2e-2)]
     with pytest.warns(
         ConvergenceWarning, match=r"Training diverged in epoch 1 .*lr=1e"
     ):
@@ -421,6 +422,9 @@ def test_a_diverging_net_leaves_the_others_alone(iris, stacks):
     assert stacks == [3]
     assert [len(fitted.history) for fitted in mine] == [4, 1, 4]
     assert_same_nets([mine[0], mine[2]], alone(fits[0], fits[2]))
+    with pytest.warns(ConvergenceWarning):
+        diverged = alone(fits[1])[0]
+    assert mine[1].history[0].keys() == diverged.history[0].keys()
 
 
 def test_a_diverging_net_gets_the_error_score(iris):

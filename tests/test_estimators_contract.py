@@ -987,8 +987,9 @@ def test_augmentation_modules_are_copied(images):
 
 
 def test_bad_augmentation(images):
-    with pytest.raises(TypeError, match="augment"):
-        small(augment="flip").fit(*images)
+    for augment in ("flip", [RandomFlip()]):
+        with pytest.raises(ValueError, match="augment=.* must be None, a transform of"):
+            small(augment=augment).fit(*images)
 
 
 OTHER_GET_PARAMS = [
@@ -1430,3 +1431,144 @@ def test_all_else_trains_in_float32(iris, form):
     net = small().fit(given, y)
     assert {w.dtype for w in net.module_.parameters()} == {torch.float32}
     assert net.predict_proba(given).dtype == np.float32
+
+
+def test_log_probabilities():
+    X, y = np.random.default_rng(0).random((20, 3)), np.arange(20) % 3
+    net = RegularizedNetClassifier(max_epochs=3, random_state=0).fit(X, y)
+    expected = np.log(net.predict_proba(X))
+    assert np.allclose(net.predict_log_proba(X), expected, rtol=1e-10)
+    extreme = net.predict_log_proba(1e6 * X)
+    assert np.isfinite(extreme).all()
+    assert extreme.min() < -1000
+    own = cross_val_predict(net, X, y, cv=2, method="predict_log_proba")
+    assert own.shape == (20, 3)
+
+
+def test_huge_and_tiny_targets():
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    y = X[:, 0] + 0.1 * X[:, 1] ** 2
+    net = RegularizedNetRegressor(random_state=0, max_epochs=30)
+    reference = net.fit(X, y).predict(X)
+    for unit in (1e200, 1e-200, 1e307, 1e-300):
+        scaled = clone(net).fit(X, y * unit).predict(X)
+        assert np.allclose(scaled / unit, reference, rtol=1e-6, atol=1e-6)
+
+
+ERRORS = {
+    "classes=": lambda net, X, y: net.partial_fit(X, y, classes=[]),
+    "class_weight='balanced' cannot": lambda net, X, y: net.set_params(
+        class_weight="balanced"
+    ).partial_fit(X, y),
+    "groups has shape": lambda net, X, y: net.fit(X, y, groups=np.zeros((20, 2))),
+    "iterator_train=3 must be": lambda net, X, y: net.set_params(iterator_train=3).fit(
+        X, y
+    ),
+    "compile='x' must be": lambda net, X, y: net.set_params(compile="x").fit(X, y),
+    "verbose=-1 must be": lambda net, X, y: net.set_params(verbose=-1).fit(X, y),
+    "given to set_callbacks": lambda net, X, y: net.set_params(
+        callbacks=[object()]
+    ).fit(X, y),
+    "pairs": lambda net, X, y: net.fit(TensorDataset(torch.ones(4, 2)), y[:4]),
+}
+
+
+@pytest.mark.parametrize("message", ERRORS)
+def test_one_error_names_the_parameter(message):
+    X, y = np.random.default_rng(0).random((20, 3)), np.arange(20) % 2
+    with pytest.raises(ValueError, match=message):
+        ERRORS[message](RegularizedNetClassifier(max_epochs=1), X, y)
+
+
+def test_targets_too_large_for_the_dtype():
+    X = np.random.default_rng(0).random((20, 3))
+    far_apart = np.array([-1.7e308] + 19 * [1.7e308])
+    for net, dtype, y in (
+        (small_regressor(scale_target=False), np.float32, 1e200 * np.arange(20)),
+        (small_regressor(), np.float64, far_apart),
+    ):
+        with pytest.raises(ValueError, match=r"y holds .* too large to train on in"):
+            net.fit(X.astype(dtype), y)
+
+
+def test_log_probabilities_of_other_criteria_are_finite(iris):
+    X, y = iris
+
+    class Sure(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shift = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x):
+            sure = nn.functional.one_hot(x[:, 0].gt(0).long(), 3).to(x)
+            return sure + 0 * self.shift
+
+    class Loss(nn.Module):
+        def forward(self, outputs, y):
+            return outputs.square().mean()
+
+    net = small(module=Sure, criterion=Loss).fit(X, y)
+    logs = net.predict_log_proba(X)
+    assert np.isfinite(logs).all()
+    assert set(np.unique(logs)) == {0.0, np.log(np.finfo(np.float64).tiny)}
+
+
+class Grayish(nn.Module):
+    def forward(self, x):
+        return x.numpy()
+
+
+def test_arrays_are_no_augmented_batches(images):
+    for augment in (lambda x: x.numpy(), Grayish()):
+        with pytest.raises(ValueError, match="into ndarray; an augmentation must"):
+            small(augment=augment).fit(*images)
+
+
+def test_datasets_of_something_else_than_pairs():
+    for sample in ((torch.ones(2),), (torch.ones(2), 1, 2), torch.ones(2)):
+        with pytest.raises(ValueError, match=r"X=Pairs yields a .* pairs \(x, y\)"):
+            small().fit(pairs_dataset([sample] * 4))
+        with pytest.raises(ValueError, match=r"X=Pairs yields a .* pairs \(x, y\)"):
+            small().fit(pairs_dataset([sample] * 4), [0, 1, 0, 1])
+
+
+def test_bad_components_are_listed_together(iris):
+    bad = {
+        "augment": 3,
+        "callbacks": [("ours",)],
+        "compile": "x",
+        "iterator_train": 3,
+        "iterator_valid": "loader",
+        "verbose": -1,
+        "lambda1": -1,
+    }
+    with pytest.raises(ValueError, match="must be") as caught:
+        small(**bad).fit(*iris)
+    for name, value in bad.items():
+        assert f"{name}={value!r} must be" in str(caught.value)
+
+
+def test_callbacks_of_scikit_learn_have_a_way_of_their_own(iris):
+    callback = pytest.importorskip("sklearn.callback").ProgressBar()
+    for callbacks in ([callback], [("bar", callback)]):
+        with pytest.raises(ValueError, match="callbacks=.*set_callbacks"):
+            small(callbacks=callbacks).fit(*iris)
+    kinds = [EpochTimer, EpochTimer(), ("a", EpochTimer()), ["b", EpochTimer]]
+    small(callbacks=[*kinds[1:], ("off", None)]).fit(*iris)
+
+
+@pytest.mark.parametrize("classes", [[], [1], np.array([])])
+def test_too_few_classes(iris, classes):
+    for fit in (
+        lambda X, y: small().partial_fit(X, y, classes=classes),
+        lambda X, y: small(classes=classes).fit(X, y),
+    ):
+        with pytest.raises(ValueError, match="classes=.* at least 2 classes"):
+            fit(*iris)
+
+
+def test_one_weight_for_all():
+    X, y = np.random.default_rng(0).random((20, 3)), np.arange(20) % 2
+    net = RegularizedNetClassifier(max_epochs=2, random_state=0)
+    expected = net.fit(X, y).predict_proba(X)
+    assert np.array_equal(net.fit(X, y, 3.0).predict_proba(X), expected)

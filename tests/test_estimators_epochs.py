@@ -104,7 +104,7 @@ WORK = [
     {"lambda1": 1e-2, "lambda2": 1e-2, "batch_size": 16, "dropout": 0.5},
     {"early_stopping": True, "patience": 1, "batch_size": -1},
     {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9, "lr": 0.1},
-    {"augment": GaussianNoise(0.5), "class_weight": "balanced"},
+    {"augment": GaussianNoise(0.5), "class_weight": {0: 1, 1: 2, 2: 3}},
     {"optimizer": torch.optim.RMSprop, "iterator_train__drop_last": True},
     {"iterator_train": torch.utils.data.DataLoader, "batch_size": 32},
     {"make": RegularizedNetRegressor, "lambda2": 0.1},

@@ -40,8 +40,7 @@ def stack_size(candidates: Sequence[Candidate]) -> int:
         return 1
     if first.layers is None and first.net.device_.type == "cpu":
         X, _, _ = first.train.tensors(first.net.device_)
-        # A copy, as of all inputs here: layers may work in place.
-        batch = X[: first.batches.batch_size].clone().to(first.net._torch_dtype)
+        batch = X[: first.batches.batch_size].to(first.net._torch_dtype)
         if not wins_race(first.module, batch, min(size, N_RACED)):
             return 1
     return size
@@ -52,7 +51,7 @@ def _activation_bytes(candidate: Candidate) -> int:
     n_samples = min(candidate.batches.batch_size, len(candidate.train))
     X, _, _ = candidate.train.tensors(candidate.net.device_)
     if candidate.layers is None:
-        sample = X[:2].clone().to(candidate.net._torch_dtype)
+        sample = X[:2].to(candidate.net._torch_dtype)
         per_sample = _saved_bytes(candidate.module, sample) / len(sample)
     else:
         linear = [la for la in candidate.layers if isinstance(la, nn.Linear)]
@@ -71,7 +70,7 @@ def _saved_bytes(module: nn.Module, x: Tensor) -> int:
     own = {w.data_ptr() for w in module.parameters()}
     module = deepcopy(module).eval()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        module(x)
+        module(x.clone())
     return sum(n_bytes for pointer, n_bytes in saved.items() if pointer not in own)
 
 
@@ -95,7 +94,7 @@ def wins_race(module: nn.Module, x: Tensor, n_copies: int) -> bool:
     stack = VmappedModule(single, weights, gradients, copies, lambda *args: None)
 
     def run_one():
-        single(x).sum().backward()
+        single(x.clone()).sum().backward()
 
     def run_stack():
         outputs = stack.forward(x, training=True, shared=True)

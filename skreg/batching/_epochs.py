@@ -193,19 +193,29 @@ def _end(candidate, found: dict) -> bool:
     epoch = net.history[-1]
     epoch["batches"] += found["batches"]
     epoch.update(found["counts"])
+    stops = False
     try:
         for _, callback in net.callbacks_:
-            _record(callback, candidate, found, epoch)
-        if tasks and job.run(tasks.end_epoch, net):
-            raise StopTraining
+            stops |= _record(callback, candidate, found, epoch)
+        stops |= bool(tasks) and job.run(tasks.end_epoch, net)
     except Exception as error:  # of this fit, and none of the others' business
         job.error = error
         return True
-    return len(net.history) >= candidate.last_epoch
+    if stops:
+        job.error = StopTraining()
+    return stops or len(net.history) >= candidate.last_epoch
 
 
-def _record(callback, candidate, found, epoch) -> None:
-    """Write what a callback of a known kind would write, or let it decide."""
+def _record(callback, candidate, found, epoch) -> bool:
+    """Write what a callback would write; return whether it ends the training."""
+    try:
+        _write(callback, candidate, found, epoch)
+    except StopTraining:  # when all callbacks have seen the last epoch
+        return True
+    return False
+
+
+def _write(callback, candidate, found, epoch) -> None:
     kind, net = type(callback), candidate.net
     if isinstance(callback, PassthroughScoring):
         if callback.name in found["averages"]:

@@ -20,7 +20,7 @@ from skreg.estimators._backprop import (
     renewed,
 )
 from skreg.estimators._components import Components
-from skreg.estimators._data import ArrayDataset, Batch
+from skreg.estimators._data import ArrayDataset, Batch, to_numpy
 from skreg.estimators._epochs import draws_nothing_else, is_lean, run_lean_epoch
 from skreg.estimators._inputs import DataInput
 from skreg.estimators._parameters import RULES, check_parameters
@@ -292,6 +292,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         -------
         self
         """
+        self._check_partial_fit()
         data = X, y, sample_weight, X_val, y_val
         fit_params["groups"] = groups
         return self._fit(*data, fit_params, resume=True, classes=classes)
@@ -506,11 +507,16 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         x = torch.as_tensor(x)
         return x.to(self.device_, self._torch_dtype if x.is_floating_point() else None)
 
-    def _outputs(self, X) -> np.ndarray:
+    def _outputs(self, X, nonlinearity=None) -> np.ndarray:
         """Return the module's outputs, after the nonlinearity, as one array."""
         if not self.initialized_:
             check_is_fitted(self)
-        return self._finite(super().predict_proba(self._validate_X(X)))
+        nonlinearity = nonlinearity or self._get_predict_nonlinearity()
+        batches = self.forward_iter(self._validate_X(X))
+        outputs = (out[0] if isinstance(out, tuple) else out for out in batches)
+        return self._finite(
+            np.concatenate([to_numpy(nonlinearity(out)) for out in outputs])
+        )
 
     def _finite(self, outputs: np.ndarray) -> np.ndarray:
         if not np.isfinite(outputs).all():

@@ -7,7 +7,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 from skorch import NeuralNetClassifier
 from torch import nn
 
@@ -120,6 +120,10 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         if classes is None:
             classes = self.classes
         labels = np.unique(y if classes is None else classes)
+        if classes is not None and len(labels) < 2:
+            raise ValueError(
+                f"classes={list(classes)} must hold the labels of at least 2 classes."
+            )
         seen, where = labels, "y holds"
         if classes is None and weight is not None:
             seen, where = np.unique(y[weight > 0]), "sample_weight leaves"
@@ -140,6 +144,14 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
                 "show all of them."
             )
         return np.searchsorted(labels, y)
+
+    def _check_partial_fit(self):
+        if _is_balanced(self.class_weight):
+            raise ValueError(
+                "class_weight='balanced' cannot be known from one call of partial_fit; "
+                "pass a dict, e.g. of sklearn.utils.class_weight.compute_class_weight("
+                "'balanced', classes=classes, y=all_y)."
+            )
 
     def _check_same_classes(self, classes):
         if not np.array_equal(np.unique(classes), self.classes_inferred_):
@@ -179,10 +191,14 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
                 "module's number of outputs, e.g. module__out_features."
             )
 
+    def _is_likelihood(self) -> bool:
+        """Tell whether the module returns logits or log-probabilities."""
+        known = isinstance(self.criterion_, nn.CrossEntropyLoss | nn.NLLLoss)
+        return known and isinstance(self.predict_nonlinearity, str)
+
     def _get_predict_nonlinearity(self):
         # The softmax of log-probabilities are the probabilities.
-        likelihood = isinstance(self.criterion_, nn.CrossEntropyLoss | nn.NLLLoss)
-        if isinstance(self.predict_nonlinearity, str) and likelihood:
+        if self._is_likelihood():
             return partial(torch.softmax, dim=-1)
         return super()._get_predict_nonlinearity()
 
@@ -199,6 +215,27 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
             Rows sum to 1; columns are in the order of ``classes_``.
         """
         return self._outputs(X)
+
+    def predict_log_proba(self, X):
+        """Return the logarithm of the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...) or Dataset
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Finite: of a probability too small for its dtype it is the logarithm all the
+            same with the criteria nn.CrossEntropyLoss and nn.NLLLoss, and with others
+            that of the smallest normal number.
+        """
+        check_is_fitted(self)
+        if not self._is_likelihood():
+            probabilities = self.predict_proba(X)
+            tiny = np.finfo(probabilities.dtype).tiny
+            return np.log(np.where(probabilities == 0, tiny, probabilities))
+        return self._outputs(X, partial(torch.log_softmax, dim=-1))
 
     def predict(self, X):
         """Return the most probable class of each sample.

@@ -1,5 +1,6 @@
 """From what users pass as data to batches on the device."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -55,8 +56,13 @@ class ArrayDataset(Dataset):
 
 
 def _as_tensor(array: np.ndarray) -> Tensor:
-    # torch has no read-only tensors, and warns when it shares read-only memory.
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    with warnings.catch_warnings():
+        # torch has no read-only tensors, and warns; but nobody writes into the data,
+        # and a memory map may be larger than the memory.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(array)
 
 
 class InMemoryBatches:
@@ -237,8 +243,8 @@ def to_numpy(X):
     """Bring a tensor to an ndarray; leave everything else as it is."""
     if not isinstance(X, Tensor):
         return X
-    # NumPy has no bfloat16.
-    return (X.float() if X.dtype is torch.bfloat16 else X).detach().cpu().numpy()
+    X = X.detach().cpu()
+    return (X.float() if X.dtype == torch.bfloat16 else X).numpy()  # NumPy has none
 
 
 def accepted_dtypes(X) -> list[type]:
@@ -285,7 +291,19 @@ def targets_of(dataset) -> np.ndarray:
     for name in ("targets", "y"):
         if (targets := getattr(dataset, name, None)) is not None:
             return np.asarray(to_numpy(targets))
-    return np.asarray([to_numpy(dataset[i][1]) for i in range(len(dataset))])
+    samples = (dataset[i] for i in range(len(dataset)))
+    return np.asarray([to_numpy(check_pair(dataset, sample)[1]) for sample in samples])
+
+
+def check_pair(dataset, sample):
+    """Return a sample of a dataset, which must be a pair (x, y)."""
+    if not isinstance(sample, tuple | list) or len(sample) != 2:
+        length = f" of length {len(sample)}" if isinstance(sample, tuple | list) else ""
+        raise ValueError(
+            f"X={type(dataset).__name__} yields a {type(sample).__name__}{length}; the "
+            "samples of a Dataset must be pairs (x, y)."
+        )
+    return sample
 
 
 def materialized(dataset):

@@ -1,6 +1,7 @@
 """From what users pass as X and y to the datasets and iterators of a fit."""
 
 from collections.abc import Mapping
+from numbers import Real
 from operator import index
 
 import numpy as np
@@ -24,6 +25,7 @@ from skreg.estimators._data import (
     WeightedDataset,
     accepted_dtypes,
     arrays_of,
+    check_pair,
     is_array_like,
     is_in_memory,
     is_weighted,
@@ -79,7 +81,13 @@ class DataInput:
         y = self._check_targets(y)
         weight = _check_weight(sample_weight, y)
         fit_params = fit_params or {}
-        check_consistent_length(y, fit_params.get("groups"))
+        groups = fit_params.get("groups")
+        check_consistent_length(y, groups)
+        if np.ndim(groups) > 1:
+            raise ValueError(
+                f"groups has shape {np.shape(groups)}; it must be ({len(y)},): one "
+                "group for each sample."
+            )
         if classes is not None and not reset:
             self._check_same_classes(classes)
         if reset:
@@ -129,7 +137,7 @@ class DataInput:
         if is_array_like(X):
             dtype, self.input_shape_ = X.dtype, X.shape[1:]
         elif not isinstance(X, Mapping):
-            first = X[0][0]
+            first = check_pair(X, X[0])[0]
             if type(first).__module__.startswith("PIL."):
                 raise ValueError(
                     f"X={type(X).__name__} yields PIL images; give it a transform that "
@@ -292,6 +300,8 @@ def _check_weight(sample_weight, y) -> np.ndarray | None:
     """Return weights as float64, one per target and not negative, or None."""
     if sample_weight is None:
         return None
+    if isinstance(sample_weight, Real):
+        sample_weight = np.full(len(y), sample_weight)
     weight = check_array(
         to_numpy(sample_weight),
         ensure_2d=False,

@@ -51,6 +51,20 @@ def _is_dtype(value) -> bool:
         return False
 
 
+def _are_callbacks(value) -> bool:
+    if value is None or (isinstance(value, str) and value == "disable"):
+        return True
+    if not isinstance(value, list | tuple):
+        return False
+    return all(map(_is_callback, value))
+
+
+def _is_callback(item) -> bool:
+    if isinstance(item, list | tuple):  # a name, and a callback or None
+        return len(item) == 2 and (item[1] is None or _is_callback(item[1]))
+    return hasattr(item, "on_epoch_end")
+
+
 class Rule(NamedTuple):
     """What a parameter may be, and the words for it."""
 
@@ -73,9 +87,9 @@ RULES = {
     ),
     "criterion": Rule(callable, "a loss class or instance", "e.g. nn.CrossEntropyLoss"),
     "callbacks": Rule(
-        lambda c: c is None or c == "disable" or isinstance(c, list | tuple),
-        "None, 'disable' or a list of callbacks",
-        "callbacks are skorch's, or pairs of name and callback",
+        _are_callbacks,
+        "None, 'disable' or a list of skorch's callbacks",
+        "callbacks of scikit-learn are given to set_callbacks",
     ),
     "predict_nonlinearity": Rule(
         lambda f: f is None or callable(f) or (isinstance(f, str) and f == "auto"),
@@ -83,14 +97,19 @@ RULES = {
         "'auto' makes probabilities of logits",
     ),
     "verbose": Rule(
-        lambda v: isinstance(v, Integral | np.bool_),
-        "an integer",
+        lambda v: isinstance(v, Integral | np.bool_) and v >= 0,
+        "an integer >= 0",
         "1 prints a line per epoch",
     ),
     "train_split": Rule(
         lambda split: split is None or callable(split),
         "None or a callable that splits a dataset",
         "e.g. skorch.dataset.ValidSplit(5)",
+    ),
+    "augment": Rule(
+        lambda augment: augment is None or callable(augment),
+        "None, a transform of torchvision, an nn.Module or another callable",
+        "pass e.g. skreg.transforms.RandomFlip(), or nn.Sequential(*several)",
     ),
     "lambda1": _COEFFICIENT,
     "lambda2": _COEFFICIENT,
@@ -133,6 +152,17 @@ RULES = {
         _is_batch_size,
         "a positive integer or -1",
         "-1 puts all samples into one batch",
+    ),
+    "compile": Rule(_is_bool, "a bool", "True runs the module through torch.compile"),
+    "iterator_train": Rule(
+        lambda iterator: iterator is None or callable(iterator),
+        "None or a class of loaders",
+        "None makes batches of arrays itself, and takes a DataLoader for Datasets",
+    ),
+    "iterator_valid": Rule(
+        lambda iterator: iterator is None or callable(iterator),
+        "None or a class of loaders",
+        "None makes batches of arrays itself, and takes a DataLoader for Datasets",
     ),
     "shuffle": Rule(_is_bool, "a bool", "True draws a new order for each epoch"),
     "early_stopping": Rule(_is_bool, "a bool", "patience= sets how long to wait"),

@@ -94,13 +94,18 @@ class _Adapter(nn.Module):
 
     def _call(self, x: Tensor) -> Tensor:
         augmented = self.transform(x)
-        shape = getattr(augmented, "shape", None)
-        if not isinstance(augmented, Tensor) or shape != x.shape:
-            got = type(augmented).__name__ if shape is None else tuple(shape)
+        is_tensor = isinstance(augmented, Tensor)
+        if not is_tensor or augmented.shape != x.shape:
+            got = tuple(augmented.shape) if is_tensor else type(augmented).__name__
+            remedy = (
+                "resize images before the net, e.g. with skreg.transforms.ImageResizer"
+                if is_tensor
+                else "use the operations of torch"
+            )
             raise ValueError(
                 f"augment={self.transform!r} turned a batch of shape {tuple(x.shape)} "
                 f"into {got}; an augmentation must return a tensor of the same shape: "
-                "resize images before the net, e.g. with skreg.transforms.ImageResizer."
+                f"{remedy}."
             )
         return augmented.to(x)
 

@@ -23,6 +23,9 @@ __all__ = [
 ]
 
 
+MAX_CHANNELS = 4  # more are taken for a height or a width
+
+
 class SampleAugmentation(nn.Module):
     """What the augmentations share: they act in training mode alone, like nn.Dropout.
 
@@ -244,6 +247,13 @@ def check_batch(transform, x: Tensor) -> None:
             f"{transform!r} takes batches of images, shaped (n, channels, height, "
             f"width) or (n, height, width), got {tuple(x.shape)}; train the net on "
             "images, not on flat rows (skreg.transforms.ImageUnflattener makes them)."
+        )
+    # Of feature maps in the midst of a net, height and width may both be small.
+    if x.ndim == 4 and min(x.shape[1:3]) > MAX_CHANNELS >= x.shape[3]:
+        raise ValueError(
+            f"{transform!r} takes images with channels first, and {tuple(x.shape)} "
+            "looks like channels last; bring them to (n, channels, height, width), "
+            "e.g. with X.transpose(0, 3, 1, 2)."
         )
 
 
