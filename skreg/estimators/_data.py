@@ -272,12 +272,12 @@ def _precision_of(X) -> type:
 
 
 def _holds_floats(values) -> bool:
-    """Tell whether nested lists hold a float; scalars of NumPy keep their dtype."""
+    """Tell whether nested lists hold a float of Python, or other doubles."""
     if isinstance(values, list | tuple):
         return any(map(_holds_floats, values))
     if isinstance(values, float):  # and np.float64
         return True
-    return isinstance(values, np.ndarray) and _precision_of(values) is np.float64
+    return _precision_of(to_numpy(values)) is np.float64
 
 
 def targets_of(dataset) -> np.ndarray:
