@@ -421,7 +421,7 @@ def _net_and_inputs(estimator, X) -> tuple[RegularizedNet, np.ndarray]:
 def _predict(net, X) -> torch.Tensor:
     """Return the class index that ``net.predict`` would find."""
     with torch.no_grad():
-        outputs = net.infer(X)
+        outputs = net.infer(X.clone())  # the module may work in place
         outputs = outputs[0] if isinstance(outputs, tuple) else outputs
         return net._get_predict_nonlinearity()(outputs).argmax(dim=1)
 

@@ -708,3 +708,21 @@ def test_stacks_on_cuda(iris, stacks, cuda):
     assert_same_nets(mine, alone(*fits))
     dropped = [(net(dropout=0.5, random_state=s, device="cuda"), X, y) for s in (0, 1)]
     assert_same_nets(together(*dropped), together(*dropped[::-1])[::-1])
+
+
+class InPlace(Convolutional):
+    def forward(self, x):
+        return super().forward(x.relu_())
+
+
+def test_modules_that_work_in_place_leave_the_data_alone(stacks, iris):
+    X = images(iris[0])
+    before = X.copy()
+    fits = [
+        (net(module=InPlace, lr=lr, shuffle=False, batch_size=-1), X, iris[1])
+        for lr in (0.001, 0.01)
+    ]
+    mine = together(*fits)
+    assert stacks == [2]
+    np.testing.assert_array_equal(X, before)
+    assert_same_nets(mine, alone(*fits))

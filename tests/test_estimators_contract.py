@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_diabetes, load_iris
@@ -50,6 +50,7 @@ from skorch.callbacks import EpochTimer
 from skorch.dataset import ValidSplit
 from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
+from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
@@ -986,8 +987,58 @@ def test_augmentation_modules_are_copied(images):
 
 
 def test_bad_augmentation(images):
-    with pytest.raises(TypeError, match="augment"):
-        small(augment="flip").fit(*images)
+    for augment in ("flip", [RandomFlip()]):
+        with pytest.raises(ValueError, match=r"augment=.* must be None, a transform"):
+            small(augment=augment).fit(*images)
+
+
+OTHER_GET_PARAMS = [
+    v1.RandomRotation(20),
+    v2.AutoAugment(),
+    v2.ColorJitter(0.5),
+    v2.GaussianBlur(3),
+    v2.RandomAffine(20),
+    v2.RandomCrop(4),
+    v2.RandomErasing(),
+    v2.RandomRotation(20),
+]
+
+
+@pytest.mark.parametrize("augment", OTHER_GET_PARAMS, ids=lambda a: type(a).__name__)
+def test_transforms_whose_get_params_means_something_else(augment):
+    net = small(augment=augment)
+    copied = clone(net).augment
+    assert copied is not augment
+    assert repr(copied) == repr(augment)
+    assert type(clone([augment], safe=False)[0]) is type(augment)
+    assert net.get_params()["augment"] is augment
+    assert type(augment).__name__ in net._repr_html_()
+    assert type(augment).__name__ in repr(net)
+    search = clone(GridSearchCV(make_pipeline(net), {"augment": [augment]}))
+    assert search.get_params()["estimator"][-1].augment is not augment
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_such_transforms_are_searched(images, n_jobs):
+    rotation = v2.RandomRotation(20)
+    cross_validate(small(augment=rotation), *images, cv=2, error_score="raise")
+    search = GridSearchCV(
+        small(), {"augment": [None, rotation]}, cv=2, n_jobs=n_jobs, error_score="raise"
+    ).fit(*images)
+    assert len(search.cv_results_["params"]) == 2
+    search.set_params(estimator__augment=rotation).fit(*images)
+
+
+def test_modules_that_are_estimators_are_cloned_as_such():
+    class Both(nn.Module, BaseEstimator):
+        def __init__(self, width=3):
+            super().__init__()
+            self.width = width
+
+    fitted = Both(width=5)
+    fitted.learned_ = 1
+    assert clone(fitted).width == 5
+    assert not hasattr(clone(fitted), "learned_")
 
 
 # -- searches -----------------------------------------------------------------------
@@ -1256,107 +1307,133 @@ def test_the_contract_holds_on_cuda(cuda, iris):
     assert buffer.tell() > 0
 
 
-# -- what users pass, and what nets leave alone --------------------------------------
+# -- what belongs to the user, and what comes from NumPy ----------------------------
 
 
-class InPlace(torch.nn.Module):
+class InPlace(nn.Module):
+    """Writes into what it is given."""
+
     def __init__(self, in_features, out_features):
         super().__init__()
-        self.linear = torch.nn.Linear(in_features, out_features)
+        self.linear = nn.Linear(in_features, out_features)
 
     def forward(self, x):
         x -= 0.5
-        x *= 2
         return self.linear(x)
 
 
-@pytest.mark.parametrize("params", [{}, {"batch_size": -1}, {"shuffle": False}])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_module_that_works_in_place_leaves_the_users_data_alone(params, dtype):
-    X = np.arange(40, dtype=dtype).reshape(20, 2) / 40
-    y, before = np.arange(20) % 2, X.copy()
-    net = RegularizedNetClassifier(InPlace, max_epochs=3, lr=0, **params)
-    net.fit(X, y, X_val=X, y_val=y)
-    assert len(set(net.history[:, "valid_loss"])) == 1
-    first = net.predict_proba(X)
-    assert np.array_equal(first, net.predict_proba(torch.from_numpy(X)))
-    assert np.array_equal(X, before)
-    with joblib.parallel_config("skreg"):
-        cross_val_predict(net.set_params(lambda1=0.1), X, y, cv=4)
-    assert np.array_equal(X, before)
+class OutOfPlace(InPlace):
+    def forward(self, x):
+        return self.linear(x - 0.5)
 
 
-@pytest.mark.parametrize("name", ["batch_size", "iterator_train__batch_size"])
-def test_integers_of_numpy_are_integers(name):
-    X, y = np.arange(40.0).reshape(20, 2), np.arange(20) % 2
-    grid = {name: np.array([4, 8])}
-    search = GridSearchCV(RegularizedNetClassifier(max_epochs=1), grid, cv=2).fit(X, y)
-    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
-    dataset = torch.utils.data.TensorDataset(torch.zeros(9, 2), torch.arange(9) % 2)
+@pytest.mark.parametrize("params", [{"batch_size": -1}, {"shuffle": False}])
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, "dataset"])
+def test_modules_that_work_in_place_leave_the_data_alone(iris, params, kind):
+    X, y = iris[0].astype(np.float32), iris[1]
+    given = torch.as_tensor(X) if kind == "dataset" else kind(X)
+    data = (TensorDataset(given, torch.as_tensor(y)),) if kind == "dataset" else (X, y)
+    if kind is torch.as_tensor:
+        data = given, y
+    before, validation = X.copy(), given if kind != "dataset" else X
+    net = small(module=InPlace, **params).fit(*data, X_val=validation, y_val=y)
+    np.testing.assert_array_equal(X, before)
+    twin = small(module=OutOfPlace, **params).fit(X, y, X_val=X, y_val=y)
+    assert equal_weights(net, twin)
+    assert net.history[:, "valid_loss"] == twin.history[:, "valid_loss"]
+    np.testing.assert_array_equal(
+        net.predict_proba(validation), twin.predict_proba(before)
+    )
+    np.testing.assert_array_equal(X, before)
 
-    class Own(torch.utils.data.Dataset):
-        def __len__(self):
-            return len(dataset)
 
-        def __getitem__(self, i):
-            return dataset[i]
-
-    net = RegularizedNetClassifier(max_epochs=1, **{name: np.int32(4)})
-    assert len(net.fit(Own()).history[0]["batches"]) == 3
+def test_an_activation_in_place_may_come_first(iris):
+    X, y = iris
+    before = X.copy()
+    module = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 3))
+    small(module=module, batch_size=-1).fit(X, y).predict(X)
+    np.testing.assert_array_equal(X, before)
 
 
-@pytest.mark.parametrize(
-    "made", [v2.RandomRotation(20), v2.RandomErasing(), v2.GaussianBlur(3)]
-)
-def test_transforms_of_torchvision_can_be_cloned_and_searched(made):
-    net = RegularizedNetClassifier(augment=made, max_epochs=1, random_state=0)
-    copied = clone(net)
-    assert type(copied.augment) is type(made)
-    assert copied.augment is not made
-    assert net.get_params()["augment"] is made
-    assert net._repr_html_()
-    X, y = np.random.default_rng(0).random((20, 1, 6, 6)), np.arange(20) % 2
-    # In a grid scikit-learn copies values, and not all of these can be copied so.
-    grid = {"augment": [None, v2.Compose([made])]}
-    search = GridSearchCV(net, grid, cv=2).fit(X, y)
-    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+def test_adversarial_training_of_modules_that_work_in_place(iris):
+    X, y = iris
+    before = X.copy()
+    params = {"adversarial_eps": 0.1, "batch_size": -1}
+    net = small(module=InPlace, **params).fit(X, y)
+    assert equal_weights(net, small(module=OutOfPlace, **params).fit(before, y))
+    np.testing.assert_array_equal(X, before)
+
+
+def test_batch_sizes_of_numpy(iris):
+    X, y = iris
+    net = small(batch_size=np.int64(16)).fit(X, y)
+    assert equal_weights(net, small(batch_size=16).fit(X, y))
+    assert equal_weights(net, small(iterator_train__batch_size=np.int32(16)).fit(X, y))
+    grid = {
+        "batch_size": np.array([16, -1]),
+        "iterator_valid__batch_size": [np.int8(9)],
+    }
+    GridSearchCV(small(), grid, cv=2, error_score="raise").fit(X, y)
+    pairs = pairs_dataset(list(zip(X.astype(np.float32), y, strict=True)))
+    small(batch_size=np.int64(16)).fit(pairs).predict(pairs)
 
 
 DOUBLES = {
     "list": lambda X: X.tolist(),
+    "list of arrays": list,
+    "list of tensors": lambda X: list(torch.as_tensor(X)),
+    "mixed list": lambda X: [X[0].astype(int).tolist(), *X[1:].tolist()],
+    "mixed objects": lambda X: np.array(DOUBLES["mixed list"](X), dtype=object),
+    "mixed frame": lambda X: pd.DataFrame(DOUBLES["mixed objects"](X)),
     "big-endian": lambda X: X.astype(">f8"),
     "object": lambda X: X.astype(object),
+    "longdouble": lambda X: X.astype(np.longdouble),
     "pandas": pd.DataFrame,
-    "nullable": lambda X: pd.DataFrame(X).astype("Float64"),
+    "pandas Float64": lambda X: pd.DataFrame(X).astype("Float64"),
+    "pandas object": lambda X: pd.DataFrame(X).astype(object),
     "polars": lambda X: pytest.importorskip("polars").DataFrame(X),
-    "tensor": torch.from_numpy,
+    "tensor": torch.as_tensor,
 }
 
 
-@pytest.mark.parametrize("container", DOUBLES)
-def test_doubles_train_in_float64_whatever_holds_them(container):
-    X, y = np.random.default_rng(0).random((20, 3)), np.arange(20) % 2
-    net = RegularizedNetClassifier(max_epochs=1, random_state=0)
-    net.fit(DOUBLES[container](X), y)
-    assert net.module_.fc1.weight.dtype == torch.float64
-    expected = clone(net).fit(X, y).predict_proba(X)
-    mine = net.predict_proba(DOUBLES[container](X))
-    assert np.allclose(mine, expected, rtol=1e-12)
+@pytest.mark.parametrize("form", DOUBLES)
+def test_float64_in_any_form_trains_in_float64(iris, form):
+    X, y = iris
+    X = X.copy()
+    X[0] = np.round(X[0])
+    given = DOUBLES[form](X)
+    net = small().fit(given, y)
+    assert {w.dtype for w in net.module_.parameters()} == {torch.float64}
+    assert net.predict_proba(given).dtype == np.float64
+    assert equal_weights(net, small().fit(X, y))
 
 
-@pytest.mark.parametrize(
-    "X",
-    [
-        np.arange(60).reshape(20, 3),
-        np.arange(60).reshape(20, 3).tolist(),
-        pd.DataFrame(np.arange(60, dtype=np.float32).reshape(20, 3)),
-        torch.arange(60.0).reshape(20, 3).to(torch.bfloat16),
-        torch.arange(60.0).reshape(20, 3).to(torch.float16),
-    ],
-)
-def test_all_else_trains_in_float32(X):
-    net = RegularizedNetClassifier(max_epochs=1).fit(X, np.arange(20) % 2)
-    assert net.module_.fc1.weight.dtype == torch.float32
+SINGLES = {
+    "list": lambda X: X.tolist(),
+    "integers": lambda X: X,
+    "bool": lambda X: X > 0,
+    "object": lambda X: X.astype(object),
+    "big-endian": lambda X: X.astype(">f4"),
+    "half": lambda X: X.astype(np.float16),
+    "list of arrays": lambda X: list(X.astype(np.float32)),
+    "pandas": pd.DataFrame,
+    "pandas Int64": lambda X: pd.DataFrame(X).astype("Int64"),
+    "polars": lambda X: pytest.importorskip("polars").DataFrame(X),
+    "polars Float32": lambda X: pytest.importorskip("polars").DataFrame(
+        X.astype(np.float32)
+    ),
+    "bfloat16": lambda X: torch.as_tensor(X).bfloat16(),
+}
+
+
+@pytest.mark.parametrize("form", SINGLES)
+def test_all_else_trains_in_float32(iris, form):
+    X, y = iris
+    X = np.round(X).astype(int)
+    given = SINGLES[form](X)
+    net = small().fit(given, y)
+    assert {w.dtype for w in net.module_.parameters()} == {torch.float32}
+    assert net.predict_proba(given).dtype == np.float32
 
 
 def test_log_probabilities():
@@ -1376,7 +1453,7 @@ def test_huge_and_tiny_targets():
     y = X[:, 0] + 0.1 * X[:, 1] ** 2
     net = RegularizedNetRegressor(random_state=0, max_epochs=30)
     reference = net.fit(X, y).predict(X)
-    for unit in (1e200, 1e-200):
+    for unit in (1e200, 1e-200, 1e307, 1e-300):
         scaled = clone(net).fit(X, y * unit).predict(X)
         assert np.allclose(scaled / unit, reference, rtol=1e-6, atol=1e-6)
 
@@ -1404,6 +1481,93 @@ def test_one_error_names_the_parameter(message):
     X, y = np.random.default_rng(0).random((20, 3)), np.arange(20) % 2
     with pytest.raises(ValueError, match=message):
         ERRORS[message](RegularizedNetClassifier(max_epochs=1), X, y)
+
+
+def test_targets_too_large_for_the_dtype():
+    X = np.random.default_rng(0).random((20, 3))
+    far_apart = np.array([-1.7e308] + 19 * [1.7e308])
+    for net, dtype, y in (
+        (small_regressor(scale_target=False), np.float32, 1e200 * np.arange(20)),
+        (small_regressor(), np.float64, far_apart),
+    ):
+        with pytest.raises(ValueError, match=r"y holds .* too large to train on in"):
+            net.fit(X.astype(dtype), y)
+
+
+def test_log_probabilities_of_other_criteria_are_finite(iris):
+    X, y = iris
+
+    class Sure(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shift = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x):
+            sure = nn.functional.one_hot(x[:, 0].gt(0).long(), 3).to(x)
+            return sure + 0 * self.shift
+
+    class Loss(nn.Module):
+        def forward(self, outputs, y):
+            return outputs.square().mean()
+
+    net = small(module=Sure, criterion=Loss).fit(X, y)
+    logs = net.predict_log_proba(X)
+    assert np.isfinite(logs).all()
+    assert set(np.unique(logs)) == {0.0, np.log(np.finfo(np.float64).tiny)}
+
+
+class Grayish(nn.Module):
+    def forward(self, x):
+        return x.numpy()
+
+
+def test_arrays_are_no_augmented_batches(images):
+    for augment in (lambda x: x.numpy(), Grayish()):
+        with pytest.raises(ValueError, match="into ndarray; an augmentation must"):
+            small(augment=augment).fit(*images)
+
+
+def test_datasets_of_something_else_than_pairs():
+    for sample in ((torch.ones(2),), (torch.ones(2), 1, 2), torch.ones(2)):
+        with pytest.raises(ValueError, match=r"X=Pairs yields a .* pairs \(x, y\)"):
+            small().fit(pairs_dataset([sample] * 4))
+        with pytest.raises(ValueError, match=r"X=Pairs yields a .* pairs \(x, y\)"):
+            small().fit(pairs_dataset([sample] * 4), [0, 1, 0, 1])
+
+
+def test_bad_components_are_listed_together(iris):
+    bad = {
+        "augment": 3,
+        "callbacks": [("ours",)],
+        "compile": "x",
+        "iterator_train": 3,
+        "iterator_valid": "loader",
+        "verbose": -1,
+        "lambda1": -1,
+    }
+    with pytest.raises(ValueError, match="must be") as caught:
+        small(**bad).fit(*iris)
+    for name, value in bad.items():
+        assert f"{name}={value!r} must be" in str(caught.value)
+
+
+def test_callbacks_of_scikit_learn_have_a_way_of_their_own(iris):
+    callback = pytest.importorskip("sklearn.callback").ProgressBar()
+    for callbacks in ([callback], [("bar", callback)]):
+        with pytest.raises(ValueError, match=r"callbacks=.*set_callbacks"):
+            small(callbacks=callbacks).fit(*iris)
+    kinds = [EpochTimer, EpochTimer(), ("a", EpochTimer()), ["b", EpochTimer]]
+    small(callbacks=[*kinds[1:], ("off", None)]).fit(*iris)
+
+
+@pytest.mark.parametrize("classes", [[], [1], np.array([])])
+def test_too_few_classes(iris, classes):
+    for fit in (
+        lambda X, y: small().partial_fit(X, y, classes=classes),
+        lambda X, y: small(classes=classes).fit(X, y),
+    ):
+        with pytest.raises(ValueError, match=r"classes=.* at least 2 classes"):
+            fit(*iris)
 
 
 def test_one_weight_for_all():

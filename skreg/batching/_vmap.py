@@ -65,9 +65,8 @@ class VmappedModule:
         self.module.train(training)
         with torch.set_grad_enabled(training):
             call = vmap(self._call, in_dims=(0, 0, None if shared else 0))
-            self._outputs = call(
-                self.leaves, self.fixed, x.clone()
-            )  # may work in place
+            # A copy: layers that work in place must not write into the data.
+            self._outputs = call(self.leaves, self.fixed, x.clone())
         return self._outputs.detach()
 
     def _call(self, weights, fixed, x):

@@ -36,7 +36,8 @@ def loss_of_inputs(net, y: Tensor, fit_params: dict | None = None) -> Callable:
 
     def losses(X: Tensor) -> Tensor:
         # Not net.infer, which in training may go without autograd.
-        outputs = net.module_(X, **(fit_params or {}))
+        # A copy, because the module may work in place.
+        outputs = net.module_(X.clone(), **(fit_params or {}))
         outputs = outputs[0] if isinstance(outputs, tuple) else outputs
         net._check_outputs(outputs, y)
         return net._sample_losses(outputs, y)

@@ -12,7 +12,6 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from skreg.backprop import fully_connected_layers
 from skreg.callbacks import StopTraining
 from skreg.estimators._adversarial import attacked, input_range
 from skreg.estimators._backprop import (
@@ -180,25 +179,13 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         -------
         dict
         """
-        params = super(RegularizedNet, self._without_augment()).get_params(deep=deep)
-        params["augment"] = self.augment
+        # Not deep, because some transforms of torchvision, which may be `augment`, have
+        # a get_params that means something else.
+        params = super().get_params(deep=False)
+        if deep:
+            params |= self._get_params_callbacks(deep=True)
         # skorch puts its default callbacks over what the user has set in their place.
         return params | {name: getattr(self, name) for name in self._params_to_validate}
-
-    def _without_augment(self):
-        """Return a net of the same parameters but `augment`.
-
-        Transforms of torchvision have methods ``get_params`` that are none of
-        scikit-learn's kind.
-        """
-        twin = type(self).__new__(type(self))
-        vars(twin).update(vars(self), augment=None)
-        return twin
-
-    def __sklearn_clone__(self):
-        clone = super(RegularizedNet, self._without_augment()).__sklearn_clone__()
-        clone.augment = deepcopy(self.augment)
-        return clone
 
     def set_params(self, **params):
         """Set parameters, which take effect with the next ``fit``.
@@ -305,7 +292,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         -------
         self
         """
-        self._check_partial_fit(classes)
+        self._check_partial_fit()
         data = X, y, sample_weight, X_val, y_val
         fit_params["groups"] = groups
         return self._fit(*data, fit_params, resume=True, classes=classes)
@@ -510,11 +497,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         if hand and hand.evaluates and not fit_params and not self.module_.training:
             return hand.outputs(x)
         if isinstance(x, Mapping):
-            x = {key: value.clone() for key, value in x.items()}
             return self.module_(**self._merge_x_and_fit_params(x, fit_params))
-        if not fully_connected_layers(self.module_, x.shape[1:]):
-            # It may work in place, and x may be a view of the user's own data.
-            x = x.clone()
         return self.module_(x, **fit_params)
 
     def _to_device(self, x):

@@ -120,6 +120,10 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         if classes is None:
             classes = self.classes
         labels = np.unique(y if classes is None else classes)
+        if classes is not None and len(labels) < 2:
+            raise ValueError(
+                f"classes={list(classes)} must hold the labels of at least 2 classes."
+            )
         seen, where = labels, "y holds"
         if classes is None and weight is not None:
             seen, where = np.unique(y[weight > 0]), "sample_weight leaves"
@@ -141,15 +145,13 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
             )
         return np.searchsorted(labels, y)
 
-    def _check_partial_fit(self, classes):
+    def _check_partial_fit(self):
         if _is_balanced(self.class_weight):
             raise ValueError(
                 "class_weight='balanced' cannot be known from one call of partial_fit; "
                 "pass a dict, e.g. of sklearn.utils.class_weight.compute_class_weight("
                 "'balanced', classes=classes, y=all_y)."
             )
-        if classes is not None and len(classes) == 0:
-            raise ValueError("classes=[] must hold the labels of at least 2 classes.")
 
     def _check_same_classes(self, classes):
         if not np.array_equal(np.unique(classes), self.classes_inferred_):
@@ -224,12 +226,15 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            Finite also where a probability is too small for its dtype, if the criterion
-            is of cross-entropy.
+            Finite: of a probability too small for its dtype it is the logarithm all the
+            same with the criteria nn.CrossEntropyLoss and nn.NLLLoss, and with others
+            that of the smallest normal number.
         """
         check_is_fitted(self)
         if not self._is_likelihood():
-            return np.log(self.predict_proba(X))
+            probabilities = self.predict_proba(X)
+            tiny = np.finfo(probabilities.dtype).tiny
+            return np.log(np.where(probabilities == 0, tiny, probabilities))
         return self._outputs(X, partial(torch.log_softmax, dim=-1))
 
     def predict(self, X):

@@ -81,6 +81,8 @@ class InMemoryBatches:
         Draw a new order for each pass.
     drop_last : bool, default=False
         Leave out the last batch if it is smaller than the others.
+    writable : bool, default=False
+        Whoever takes the batches may write into them: none shares memory with the data.
 
     Attributes
     ----------
@@ -95,12 +97,14 @@ class InMemoryBatches:
         batch_size: int,
         shuffle: bool = False,
         drop_last: bool = False,
+        writable: bool = False,
     ):
         self.dataset = dataset
         self.device = device
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
+        self.writable = writable
         self.generator = None
 
     def __len__(self) -> int:
@@ -113,7 +117,10 @@ class InMemoryBatches:
         if self.drop_last:
             n_used -= n_used % size
         if not (self.shuffle and len(X) > size):
-            yield from _batches(X, y, weight, size, n_used)
+            for batch in _batches(X, y, weight, size, n_used):
+                if self.writable:
+                    batch = Batch(batch[0].clone(), batch[1], batch.weight)
+                yield batch
             return
         order = torch.randperm(len(X), generator=self.generator).to(self.device)
         # Several batches are gathered at once, as many as fit into the cache.
@@ -240,6 +247,39 @@ def to_numpy(X):
     return (X.float() if X.dtype == torch.bfloat16 else X).numpy()  # NumPy has none
 
 
+def accepted_dtypes(X) -> list[type]:
+    """Return the dtypes that X may keep; what else it is becomes the first of them.
+
+    That is float64 for numbers of that precision in another form: lists, objects,
+    frames, another order of bytes.
+    """
+    if _precision_of(X) is np.float64:
+        return [np.float64, np.float32]
+    return [np.float32, np.float64]
+
+
+def _precision_of(X) -> type:
+    if hasattr(X, "columns"):  # a frame; its first row mostly tells, and costs nothing
+        first = np.asarray(X[:1])
+        return _precision_of(np.asarray(X) if first.dtype == object else first)
+    if isinstance(X, np.ndarray) and X.dtype == object:
+        X = X.tolist()
+    if isinstance(X, list | tuple):
+        return np.float64 if _holds_floats(X) else np.float32
+    dtype = getattr(X, "dtype", None)
+    is_double = isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize > 4
+    return np.float64 if is_double else np.float32
+
+
+def _holds_floats(values) -> bool:
+    """Tell whether nested lists hold a float of Python, or other doubles."""
+    if isinstance(values, list | tuple):
+        return any(map(_holds_floats, values))
+    if isinstance(values, float):  # and np.float64
+        return True
+    return _precision_of(to_numpy(values)) is np.float64
+
+
 def targets_of(dataset) -> np.ndarray:
     """Return all targets of a map-style dataset, without loading X if it can.
 
@@ -251,7 +291,19 @@ def targets_of(dataset) -> np.ndarray:
     for name in ("targets", "y"):
         if (targets := getattr(dataset, name, None)) is not None:
             return np.asarray(to_numpy(targets))
-    return np.asarray([to_numpy(dataset[i][1]) for i in range(len(dataset))])
+    samples = (dataset[i] for i in range(len(dataset)))
+    return np.asarray([to_numpy(check_pair(dataset, sample)[1]) for sample in samples])
+
+
+def check_pair(dataset, sample):
+    """Return a sample of a dataset, which must be a pair (x, y)."""
+    if not isinstance(sample, tuple | list) or len(sample) != 2:
+        length = f" of length {len(sample)}" if isinstance(sample, tuple | list) else ""
+        raise ValueError(
+            f"X={type(dataset).__name__} yields a {type(sample).__name__}{length}; the "
+            "samples of a Dataset must be pairs (x, y)."
+        )
+    return sample
 
 
 def materialized(dataset):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from numbers import Real
+from operator import index
 
 import numpy as np
 import torch
@@ -22,7 +23,9 @@ from skreg.estimators._data import (
     TargetTransform,
     WeightedBatches,
     WeightedDataset,
+    accepted_dtypes,
     arrays_of,
+    check_pair,
     is_array_like,
     is_in_memory,
     is_weighted,
@@ -105,11 +108,12 @@ class DataInput:
             X = self._validate_X(X)
             check_consistent_length(X, y)
             return X, y
+        X = to_numpy(X)
         return validate_data(
             self,
-            to_numpy(X),
+            X,
             y,
-            dtype=_float_dtype(X) if self.dtype == "auto" else self.dtype,
+            dtype=accepted_dtypes(X) if self.dtype == "auto" else self.dtype,
             allow_nd=True,
             order="C",
             **self._target_checks,
@@ -133,13 +137,7 @@ class DataInput:
         if is_array_like(X):
             dtype, self.input_shape_ = X.dtype, X.shape[1:]
         elif not isinstance(X, Mapping):
-            first = X[0]
-            if not isinstance(first, tuple | list) or len(first) != 2:
-                raise ValueError(
-                    f"X={type(X).__name__} yields {type(first).__name__}s of other "
-                    "than two; its samples must be pairs (x, y)."
-                )
-            first = first[0]
+            first = check_pair(X, X[0])[0]
             if type(first).__module__.startswith("PIL."):
                 raise ValueError(
                     f"X={type(X).__name__} yields PIL images; give it a transform that "
@@ -269,8 +267,8 @@ class DataInput:
         kwargs.setdefault("batch_size", self._default_batch_size(training, dataset))
         if kwargs["batch_size"] == -1:
             kwargs["batch_size"] = len(dataset)
-        if isinstance(kwargs["batch_size"], np.integer):  # which torch does not take
-            kwargs["batch_size"] = int(kwargs["batch_size"])
+        if kwargs["batch_size"] is not None:  # a DataLoader's word for no batches
+            kwargs["batch_size"] = index(kwargs["batch_size"])  # torch wants no NumPy
         if training and iterator in (None, DataLoader):
             kwargs.setdefault("shuffle", self.shuffle)
             self._check_last_batch(len(dataset), **kwargs)
@@ -280,6 +278,9 @@ class DataInput:
             "drop_last",
         }
         if simple and is_in_memory(dataset):
+            # Layers that work in place must not write into the data.
+            shape = dataset.X.shape[1:]
+            kwargs["writable"] = not fully_connected_layers(self.module_, shape)
             return InMemoryBatches(dataset, self.device_, **kwargs)
         if not training and iterator in (None, DataLoader):
             # A DataLoader draws from torch's global generator unless it has its own.
@@ -288,21 +289,6 @@ class DataInput:
             dataset = WeightedDataset(dataset, dataset.weight)
         batches = (iterator or DataLoader)(dataset, **kwargs)
         return WeightedBatches(batches) if is_weighted(dataset) else batches
-
-
-def _float_dtype(X) -> np.dtype:
-    """Return the dtype to train in on X: float64 for doubles, float32 for all else."""
-    sample = X
-    if not hasattr(X, "dtype"):  # frames may mix dtypes, lists have none
-        try:
-            sample = X.head(1).to_numpy() if hasattr(X, "head") else np.asarray(X[:1])
-        except (TypeError, ValueError):  # no data at all; the validation says it
-            return np.dtype("float32")
-    dtype = to_numpy(sample).dtype
-    if dtype.kind == "O":
-        dtype = np.asarray(sample[:1].tolist()).dtype
-    is_double = dtype.kind == "f" and dtype.itemsize > 4
-    return np.dtype("float64" if is_double else "float32")
 
 
 def _has_batch_norm(module) -> bool:

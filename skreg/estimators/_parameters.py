@@ -56,8 +56,13 @@ def _are_callbacks(value) -> bool:
         return True
     if not isinstance(value, list | tuple):
         return False
-    callbacks = [item[1] if isinstance(item, tuple) else item for item in value]
-    return all(hasattr(callback, "on_epoch_end") for callback in callbacks)
+    return all(map(_is_callback, value))
+
+
+def _is_callback(item) -> bool:
+    if isinstance(item, list | tuple):  # a name, and a callback or None
+        return len(item) == 2 and (item[1] is None or _is_callback(item[1]))
+    return hasattr(item, "on_epoch_end")
 
 
 class Rule(NamedTuple):
@@ -100,6 +105,11 @@ RULES = {
         lambda split: split is None or callable(split),
         "None or a callable that splits a dataset",
         "e.g. skorch.dataset.ValidSplit(5)",
+    ),
+    "augment": Rule(
+        lambda augment: augment is None or callable(augment),
+        "None, a transform of torchvision, an nn.Module or another callable",
+        "pass e.g. skreg.transforms.RandomFlip(), or nn.Sequential(*several)",
     ),
     "lambda1": _COEFFICIENT,
     "lambda2": _COEFFICIENT,

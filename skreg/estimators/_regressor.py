@@ -80,7 +80,7 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
     def _check_same_classes(self, classes):
         """Do nothing: regressions have no classes."""
 
-    def _check_partial_fit(self, classes):
+    def _check_partial_fit(self):
         """Do nothing: regressions have no classes."""
 
     @property
@@ -102,12 +102,13 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
                 weight is not None
             ):  # a sum is not the same, to the bit, with zeros in it
                 y, weight = y[weight > 0], weight[weight > 0]
-            self.target_mean_ = np.average(y, axis=0, weights=weight)
-            residuals = y - self.target_mean_
-            # By the largest, since the squares of huge numbers are beyond all numbers.
-            largest = np.abs(residuals).max(axis=0)
-            unit = np.where(largest > 0, largest, 1.0)
-            squares = np.average((residuals / unit) ** 2, axis=0, weights=weight)
+            # Squares and sums of huge or tiny numbers are beyond all numbers. Powers of
+            # two change no other digit.
+            unit = np.exp2(np.frexp(np.abs(y).max(axis=0))[1] - 1.0)
+            y = y / unit
+            mean = np.average(y, axis=0, weights=weight)
+            squares = np.average(np.square(y - mean), axis=0, weights=weight)
+            self.target_mean_ = unit * mean
             deviation = unit * np.sqrt(squares)
             self.target_scale_ = np.where(deviation > 0, deviation, 1.0)
 
@@ -118,8 +119,16 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
                 f"y has {y.shape[1]} outputs per sample, but the net was fitted on "
                 f"{self._n_outputs}."
             )
-        standardized = (y - self.target_mean_) / self.target_scale_
-        return standardized.astype(self._dtype_name)
+        with np.errstate(over="ignore", invalid="ignore"):
+            standardized = (y - self.target_mean_) / self.target_scale_
+            encoded = standardized.astype(self._dtype_name)
+        if not np.isfinite(encoded).all():
+            raise ValueError(
+                f"y holds {np.abs(y).max():.3g}, which is too large to train on in "
+                f"{self._dtype_name}; divide y by a constant, or leave "
+                "scale_target=True."
+            )
+        return encoded
 
     def _sample_losses(self, outputs, y_true):
         """Return what attacks maximise."""

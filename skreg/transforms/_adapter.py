@@ -1,8 +1,11 @@
 """What users pass as an augmentation, brought to one form."""
 
+import inspect
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
+from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from skreg.transforms._augmentation import SampleAugmentation, check_batch
@@ -91,15 +94,37 @@ class _Adapter(nn.Module):
 
     def _call(self, x: Tensor) -> Tensor:
         augmented = self.transform(x)
-        shape = getattr(augmented, "shape", None)
-        if not isinstance(augmented, Tensor) or shape != x.shape:
-            got = type(augmented).__name__ if shape is None else tuple(shape)
+        is_tensor = isinstance(augmented, Tensor)
+        if not is_tensor or augmented.shape != x.shape:
+            got = tuple(augmented.shape) if is_tensor else type(augmented).__name__
+            remedy = (
+                "resize images before the net, e.g. with skreg.transforms.ImageResizer"
+                if is_tensor
+                else "use the operations of torch"
+            )
             raise ValueError(
                 f"augment={self.transform!r} turned a batch of shape {tuple(x.shape)} "
                 f"into {got}; an augmentation must return a tensor of the same shape: "
-                "resize images before the net, e.g. with skreg.transforms.ImageResizer."
+                f"{remedy}."
             )
         return augmented.to(x)
+
+
+def _clone(module: nn.Module) -> nn.Module:
+    """Return a copy, as ``sklearn.base.clone`` makes it of what is no estimator.
+
+    It takes whatever has ``get_params`` for an estimator. Some of torchvision's
+    transforms have one that draws random numbers, and can be in no grid without this.
+    """
+    get_params = getattr(module, "get_params", None)
+    if get_params and "deep" in inspect.signature(get_params).parameters:
+        return BaseEstimator.__sklearn_clone__(module)
+    return deepcopy(module)
+
+
+# On the base class of all modules, because scikit-learn clones the values of a grid
+# before any net sees them, and because torchvision need not be there.
+nn.Module.__sklearn_clone__ = _clone
 
 
 def _is_from_torchvision(transform) -> bool:

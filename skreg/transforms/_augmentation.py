@@ -248,7 +248,8 @@ def check_batch(transform, x: Tensor) -> None:
             f"width) or (n, height, width), got {tuple(x.shape)}; train the net on "
             "images, not on flat rows (skreg.transforms.ImageUnflattener makes them)."
         )
-    if x.ndim == 4 and x.shape[1] > MAX_CHANNELS >= x.shape[-1]:
+    # Of feature maps in the midst of a net, height and width may both be small.
+    if x.ndim == 4 and min(x.shape[1:3]) > MAX_CHANNELS >= x.shape[3]:
         raise ValueError(
             f"{transform!r} takes images with channels first, and {tuple(x.shape)} "
             "looks like channels last; bring them to (n, channels, height, width), "
