@@ -187,6 +187,15 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         # skorch puts its default callbacks over what the user has set in their place.
         return params | {name: getattr(self, name) for name in self._params_to_validate}
 
+    def __sklearn_clone__(self):
+        # Some of torchvision's transforms have a get_params that is none of
+        # scikit-learn's kind, and cannot be cloned as its estimators are.
+        twin = type(self).__new__(type(self))
+        vars(twin).update(vars(self), augment=None)
+        cloned = super(RegularizedNet, twin).__sklearn_clone__()
+        cloned.augment = deepcopy(self.augment)
+        return cloned
+
     def set_params(self, **params):
         """Set parameters, which take effect with the next ``fit``.
 

@@ -1,11 +1,8 @@
 """What users pass as an augmentation, brought to one form."""
 
-import inspect
 from collections.abc import Callable
-from copy import deepcopy
 
 import torch
-from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from skreg.transforms._augmentation import SampleAugmentation, check_batch
@@ -108,23 +105,6 @@ class _Adapter(nn.Module):
                 f"{remedy}."
             )
         return augmented.to(x)
-
-
-def _clone(module: nn.Module) -> nn.Module:
-    """Return a copy, as ``sklearn.base.clone`` makes it of what is no estimator.
-
-    It takes whatever has ``get_params`` for an estimator. Some of torchvision's
-    transforms have one that draws random numbers, and can be in no grid without this.
-    """
-    get_params = getattr(module, "get_params", None)
-    if get_params and "deep" in inspect.signature(get_params).parameters:
-        return BaseEstimator.__sklearn_clone__(module)
-    return deepcopy(module)
-
-
-# On the base class of all modules, because scikit-learn clones the values of a grid
-# before any net sees them, and because torchvision need not be there.
-nn.Module.__sklearn_clone__ = _clone
 
 
 def _is_from_torchvision(transform) -> bool:
