@@ -1,7 +1,4 @@
-"""Time to import this library against what it stands on, in interleaved new processes.
-
-Usage: python benchmarks/bench_import.py [--repeats N]
-"""
+"""What importing an estimator costs, beyond the libraries that it stands on."""
 
 import argparse
 import subprocess
@@ -9,37 +6,38 @@ import sys
 from statistics import median
 from time import perf_counter
 
-IMPORTS = {
+CONTENDERS = {
     "torch, sklearn, skorch": "import torch, sklearn, skorch",
-    "RegularizedNetClassifier": "from skreg import RegularizedNetClassifier",
-    "python -m skreg --help": None,
+    "skreg": "import skreg; skreg.RegularizedNetClassifier",
 }
-
-
-def seconds(code):
-    if code is None:
-        command = [sys.executable, "-m", "skreg", "--help"]
-    else:
-        command = [sys.executable, "-c", code]
-    start = perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return perf_counter() - start
+TIMED = "import resource\n{}\nu = resource.getrusage(0)\nprint(u.ru_utime + u.ru_stime)"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=7)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
-    times = {name: [] for name in IMPORTS}
-    for repeat in range(options.repeats + 1):
-        for name, code in IMPORTS.items():
-            elapsed = seconds(code)
-            if repeat:  # the first ones read files from the disk
-                times[name].append(elapsed)
-    base = median(times["torch, sklearn, skorch"])
-    print("| | seconds (median) | ratio |\n|---|---|---|")
-    for name, values in times.items():
-        print(f"| {name} | {median(values):.2f} | {median(values) / base:.2f} |")
+    wall = {name: [] for name in CONTENDERS}
+    cpu = {name: [] for name in CONTENDERS}
+    for _ in range(options.repeats):
+        for name, code in CONTENDERS.items():
+            start = perf_counter()
+            command = [sys.executable, "-c", TIMED.format(code)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            wall[name].append(perf_counter() - start)
+            cpu[name].append(float(done.stdout))
+    print(f"{'import':26}{'wall, s':>10}{'ratio':>8}{'CPU, s':>10}{'ratio':>8}")
+    first = next(iter(CONTENDERS))
+    for name in CONTENDERS:
+        row = [
+            number
+            for times in (wall, cpu)
+            for number in (
+                median(times[name]),
+                median(times[name]) / median(times[first]),
+            )
+        ]
+        print(f"{name:26}{row[0]:10.2f}{row[1]:8.2f}{row[2]:10.2f}{row[3]:8.2f}")
 
 
 if __name__ == "__main__":

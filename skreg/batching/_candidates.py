@@ -212,6 +212,8 @@ def _reason_against(net, fit_params) -> str | None:
         return "its module has dropout layers of a rare kind"
     if augment is not None and not is_sample_augmentation(augment):
         return f"augment={type(augment).__name__} is none of skreg.transforms"
+    if net.amp is not None:
+        return f"amp={net.amp!r} is not for stacks"
     if net._session.bounds is not None:
         return f"adversarial_eps={net.adversarial_eps!r} attacks each batch"
     return None

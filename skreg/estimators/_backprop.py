@@ -59,6 +59,7 @@ def make_hand_training(net, reference: type):
     can = (
         layers
         and head
+        and net._amp is None
         and not overridden(net, reference, COMPUTATION_METHODS)
         and all(w.dtype == net._torch_dtype for w in parameters)
         and _ids(parameters) == _ids(_optimized(net.optimizer_))

@@ -57,6 +57,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
     _rules = RULES
     _session = None  # while no fit runs
+    _amp = None  # what the last fit was given
     # Groups are for the splits of a search, unless set_fit_request says otherwise.
     __metadata_request__fit = {"groups": False}
     __metadata_request__partial_fit = {"groups": False}
@@ -89,6 +90,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         warm_start=False,
         device="auto",
         dtype="auto",
+        amp=None,
         iterator_train=None,
         iterator_valid=None,
         dataset=ArrayDataset,
@@ -124,6 +126,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self.warm_start = warm_start
         self.device = device
         self.dtype = dtype
+        self.amp = amp
         self.iterator_train = iterator_train
         self.iterator_valid = iterator_valid
         self.dataset = dataset
@@ -319,6 +322,12 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         X, y, weight, fit_params = self._prepare(
             X, y, sample_weight, fit_params, reset=not learned, classes=classes
         )
+        if self.amp is not None and self._torch_dtype != torch.float32:
+            raise ValueError(
+                f"amp={self.amp!r} needs weights and data of float32, but these are "
+                f"{self._dtype_name}; set dtype='float32', or amp=None."
+            )
+        self._amp = self.amp
         validation = self._prepare_validation(X_val, y_val)
         watched = getattr(self, "_skl_callbacks", None)
         tasks = FitTasks(self, *original) if watched else None
@@ -505,9 +514,23 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         hand = self._session.hand if self._session else None
         if hand and hand.evaluates and not fit_params and not self.module_.training:
             return hand.outputs(x)
+        if self._amp is None:
+            return self._forward(x, fit_params)
+        with torch.autocast(self.device_.type, dtype=getattr(torch, self._amp)):
+            outputs = self._forward(x, fit_params)
+        # Losses and probabilities are computed from these in full precision.
+        if isinstance(outputs, tuple):
+            return tuple(map(self._full_precision, outputs))
+        return self._full_precision(outputs)
+
+    def _forward(self, x, fit_params):
         if isinstance(x, Mapping):
             return self.module_(**self._merge_x_and_fit_params(x, fit_params))
         return self.module_(x, **fit_params)
+
+    def _full_precision(self, output):
+        is_floating = isinstance(output, torch.Tensor) and output.is_floating_point()
+        return output.to(self._torch_dtype) if is_floating else output
 
     def _to_device(self, x):
         """Move inputs to the device; floating-point ones get the weights' dtype."""

@@ -1,5 +1,6 @@
 """From what users pass as data to batches on the device."""
 
+import mmap
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
 GATHERED_BYTES = 2**19
+COPIED_BYTES = 2**26  # of larger arrays, on a CPU, parts are not copied
 
 
 class Batch(tuple):
@@ -134,6 +136,46 @@ class InMemoryBatches:
             yield from _batches(*block, size, len(pick))
 
 
+class GatheredBatches(InMemoryBatches):
+    """The same batches of data of which memory holds one batch at a time.
+
+    X may be an array in a file, or `Rows`; parameters are as for `InMemoryBatches`.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:
+        X, size, n = self.dataset.X, self.batch_size, len(self.dataset)
+        order = None
+        if self.shuffle and n > size:
+            order = torch.randperm(n, generator=self.generator).numpy()
+        n_used = n - n % size if self.drop_last else n
+        for start in range(0, n_used, size):
+            pick = slice(start, min(start + size, n_used))
+            pick = pick if order is None else order[pick]
+            yield Batch(
+                _on_device(_floating(X[pick]), self.device),
+                *(
+                    None if array is None else _on_device(array[pick], self.device)
+                    for array in (self._targets, self.dataset.weight)
+                ),
+            )
+
+    @property
+    def _targets(self) -> np.ndarray:
+        y = self.dataset.y
+        return np.zeros(len(self.dataset), dtype=np.int64) if y is None else y
+
+
+def _on_device(array: np.ndarray, device: torch.device) -> Tensor:
+    return _as_tensor(np.ascontiguousarray(array)).to(device)
+
+
+def _floating(X: np.ndarray) -> np.ndarray:
+    """Convert integers, which a file may hold; small ones are exact as float32."""
+    if X.dtype.kind == "f":
+        return X
+    return X.astype(np.float32 if X.itemsize <= 2 else np.float64)
+
+
 def _batches(X, y, weight, size: int, n: int) -> Iterator[Batch]:
     """Cut the first `n` samples into batches of `size`, which share their memory."""
     for start in range(0, n, size):
@@ -203,7 +245,7 @@ def with_weight(dataset, weight: np.ndarray | None):
     """Give the samples of a dataset their weights."""
     if weight is None:
         return dataset
-    if not is_in_memory(dataset):
+    if not (is_in_memory(dataset) or is_gathered(dataset)):
         return WeightedDataset(dataset, weight)
     dataset.weight = weight
     return dataset
@@ -224,9 +266,83 @@ def is_weighted(dataset) -> bool:
     return isinstance(dataset, WeightedDataset)
 
 
+class Rows:
+    """Some rows of an array, which are copied only as they are asked for.
+
+    Parameters
+    ----------
+    array : ndarray of shape (n, ...)
+    indices : ndarray of int of shape (n_rows,)
+    """
+
+    def __init__(self, array: np.ndarray, indices: np.ndarray):
+        self.array, self.indices = array, indices
+        self.dtype, self.itemsize = array.dtype, array.itemsize
+        self.ndim, self.shape = array.ndim, (len(indices), *array.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key) -> np.ndarray:
+        return self.array[self.indices[key]]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype)
+
+    def _parts(self) -> Iterator[np.ndarray]:
+        for start in range(0, len(self), 256):
+            yield self[start : start + 256]
+
+    def min(self):
+        """Return the smallest number."""
+        return min(part.min() for part in self._parts())
+
+    def max(self):
+        """Return the largest number."""
+        return max(part.max() for part in self._parts())
+
+
+def take_rows(X, indices, device: torch.device | None = None):
+    """Return the rows of an array; those of a large one, or of a file, as `Rows`.
+
+    Parameters
+    ----------
+    X : ndarray or Rows of shape (n, ...)
+    indices : ndarray of int
+    device : torch.device, default=None
+        To another device than a CPU, the rows of what is in memory are moved at once.
+    """
+    if isinstance(X, Rows):
+        return Rows(X.array, X.indices[indices])
+    on_cpu = device is None or device.type == "cpu"
+    if is_mapped(X) or (on_cpu and X.nbytes > COPIED_BYTES):
+        return Rows(X, indices)
+    return X[indices]
+
+
+def is_mapped(X) -> bool:
+    """Tell whether an array lies in a file (``np.memmap``), or is a view of one."""
+    while isinstance(X, np.ndarray):
+        if isinstance(X, np.memmap):
+            return isinstance(X.base, np.ndarray | mmap.mmap)
+        X = X.base
+    return isinstance(X, mmap.mmap)
+
+
 def is_in_memory(dataset) -> bool:
     """Tell whether a dataset can be iterated over by `InMemoryBatches`."""
-    return isinstance(dataset, ArrayDataset) and isinstance(dataset.X, np.ndarray)
+    return (
+        isinstance(dataset, ArrayDataset)
+        and isinstance(dataset.X, np.ndarray)
+        and not is_mapped(dataset.X)
+    )
+
+
+def is_gathered(dataset) -> bool:
+    """Tell whether a dataset is one for `GatheredBatches`."""
+    return isinstance(dataset, ArrayDataset) and (
+        isinstance(dataset.X, Rows) or is_mapped(dataset.X)
+    )
 
 
 def arrays_of(dataset) -> tuple | None:
@@ -306,14 +422,17 @@ def check_pair(dataset, sample):
     return sample
 
 
-def materialized(dataset):
+def materialized(dataset, device: torch.device):
     """Turn a subset of an `ArrayDataset`, as a split makes it, into one of its own."""
     if isinstance(dataset, Subset):
-        parent, indices = materialized(dataset.dataset), np.asarray(dataset.indices)
-        if is_in_memory(parent):
+        parent = materialized(dataset.dataset, device)
+        indices = np.asarray(dataset.indices)
+        if is_in_memory(parent) or is_gathered(parent):
             y, weight = (
                 None if array is None else array[indices]
                 for array in (parent.y, parent.weight)
             )
-            return with_weight(ArrayDataset(parent.X[indices], y), weight)
+            return with_weight(
+                ArrayDataset(take_rows(parent.X, indices, device), y), weight
+            )
     return dataset

@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from skreg.backprop import fully_connected_layers
 from skreg.estimators._data import (
+    ArrayDataset,
+    GatheredBatches,
     InMemoryBatches,
     TargetTransform,
     WeightedBatches,
@@ -27,9 +29,12 @@ from skreg.estimators._data import (
     arrays_of,
     check_pair,
     is_array_like,
+    is_gathered,
     is_in_memory,
+    is_mapped,
     is_weighted,
     materialized,
+    take_rows,
     targets_of,
     to_numpy,
     weight_of,
@@ -113,11 +118,19 @@ class DataInput:
             self,
             X,
             y,
-            dtype=accepted_dtypes(X) if self.dtype == "auto" else self.dtype,
             allow_nd=True,
-            order="C",
+            **self._conversion(
+                X, accepted_dtypes(X) if self.dtype == "auto" else self.dtype
+            ),
             **self._target_checks,
         )
+
+    @staticmethod
+    def _conversion(X, dtype) -> dict:
+        """Return what to make of X: nothing of a file, whose batches are converted."""
+        if is_mapped(X) and X.dtype.kind in "uibf":
+            return {"dtype": None, "order": None}
+        return {"dtype": dtype, "order": "C"}
 
     def _targets_of_dataset(self, dataset, y):
         name = type(dataset).__name__
@@ -136,6 +149,8 @@ class DataInput:
         dtype = "float32"
         if is_array_like(X):
             dtype, self.input_shape_ = X.dtype, X.shape[1:]
+            if dtype not in (np.float32, np.float64):  # of a file
+                dtype = "float32"
         elif not isinstance(X, Mapping):
             first = check_pair(X, X[0])[0]
             if type(first).__module__.startswith("PIL."):
@@ -178,9 +193,8 @@ class DataInput:
             self,
             to_numpy(X),
             reset=False,
-            dtype=self._dtype_name,
             allow_nd=True,
-            order="C",
+            **self._conversion(X, self._dtype_name),
         )
         expected = getattr(self, "input_shape_", X.shape[1:])
         if X.shape[1:] != expected:
@@ -223,7 +237,8 @@ class DataInput:
             valid, "indices"
         ):  # no Subset of `dataset`
             valid = self._prepare_validation(valid, None)
-        train, valid = materialized(train), materialized(valid)
+        train = materialized(train, self.device_)
+        valid = materialized(valid, self.device_)
         weight = weight_of(train)
         if session and weight is not None:
             session.mean_weight = weight.mean()
@@ -253,12 +268,12 @@ class DataInput:
         size = self.batch_size
         if training or self._session is not None or size == -1:
             return size
-        if not is_in_memory(dataset):
+        if not (is_in_memory(dataset) or is_gathered(dataset)):
             return size
         if not fully_connected_layers(self.module_, dataset.X.shape[1:]):
             return size
         widest = max(max(w.shape) for w in self.module_.parameters())
-        return max(size, PREDICTED_BYTES // (widest * dataset.X.itemsize))
+        return max(size, PREDICTED_BYTES // (widest * self._torch_dtype.itemsize))
 
     def get_iterator(self, dataset, training=False):
         """Return an iterable over batches (X, y), without a DataLoader if it can."""
@@ -282,10 +297,12 @@ class DataInput:
             shape = dataset.X.shape[1:]
             kwargs["writable"] = not fully_connected_layers(self.module_, shape)
             return InMemoryBatches(dataset, self.device_, **kwargs)
+        if simple and is_gathered(dataset):
+            return GatheredBatches(dataset, self.device_, **kwargs)
         if not training and iterator in (None, DataLoader):
             # A DataLoader draws from torch's global generator unless it has its own.
             kwargs.setdefault("generator", torch.Generator())
-        if is_in_memory(dataset) and dataset.weight is not None:
+        if isinstance(dataset, ArrayDataset) and dataset.weight is not None:
             dataset = WeightedDataset(dataset, dataset.weight)
         batches = (iterator or DataLoader)(dataset, **kwargs)
         return WeightedBatches(batches) if is_weighted(dataset) else batches
@@ -358,4 +375,4 @@ def _is_per_sample(value, n_samples: int) -> bool:
 def _take(X, indices):
     if isinstance(X, Mapping) and not issparse(X):
         return {key: value[indices] for key, value in X.items()}
-    return X[indices] if is_array_like(X) else Subset(X, indices)
+    return take_rows(X, indices) if is_array_like(X) else Subset(X, indices)

@@ -181,6 +181,11 @@ RULES = {
         "None, an integer in [0, 2**32 - 1] or a numpy RandomState",
         "an integer makes the fit reproducible",
     ),
+    "amp": Rule(
+        lambda amp: amp is None or (isinstance(amp, str) and amp == "bfloat16"),
+        "None or 'bfloat16'",
+        "None computes in the dtype of the weights",
+    ),
     "warm_start": Rule(_is_bool, "a bool", "True goes on with the fitted weights"),
     "dtype": Rule(
         _is_dtype,
