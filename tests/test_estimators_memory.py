@@ -90,7 +90,7 @@ def test_arrays_in_files_are_not_read_into_memory(tmp_path, mode, dtype, n_featu
         f"""
     import sys
     X = np.memmap(sys.argv[1], "{dtype}", "{mode}", shape={shape})
-    allow_more(80)
+    allow_more(120)
     """
         + USE,
         path,
