@@ -134,7 +134,7 @@ class Backprop:
     layers : sequence of nn.Module
         From `fully_connected_layers`; of any one net of a stack.
     weights : mapping of nn.Parameter to Tensor
-        Values of the parameters of `layers`; (B, *shape) for a stack.
+        Values of the parameters of `layers`; ``(B, *shape)`` for a stack.
     gradients : mapping of nn.Parameter to Tensor
         Where the gradients go; contiguous, of the same shapes.
     draw_noise : callable

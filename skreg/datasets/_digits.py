@@ -39,9 +39,12 @@ def load_digit_images(*, size=8, channels=1, return_X_y=False):
         data : ndarray of shape (1797, channels, height, width), dtype float32
             In [0, 1].
         target : ndarray of shape (1797,), dtype int64
+            Indices into `target_names`.
         target_names : ndarray of shape (10,)
             The digits 0 to 9.
         DESCR : str
+            Where the images come from.
+
     (data, target) : tuple if ``return_X_y=True``
 
     Raises

@@ -88,6 +88,8 @@ def fetch_animal_faces(
         filenames : ndarray of shape (n_samples,), dtype str
             Names in the archive.
         DESCR : str
+            Where the images come from.
+
     (data, target) : tuple if ``return_X_y=True``
 
     Raises

@@ -80,6 +80,8 @@ def load_image_folder(path, *, size=32, on_error="raise", return_X_y=False):
         filenames : ndarray of shape (n_samples,), dtype str
             Names relative to `path`, with "/".
         DESCR : str
+            Where the images come from.
+
     (data, target) : tuple if ``return_X_y=True``
 
     Raises

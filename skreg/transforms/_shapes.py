@@ -39,7 +39,7 @@ class ImageResizer(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         Shape of one sample before and after.
     n_features_in_ : int
         ``X.shape[1]``, also of images.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         There if X was a DataFrame with names of type str.
 
     Examples
@@ -78,7 +78,7 @@ class ImageFlattener(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         Shape of one sample before and after.
     n_features_in_ : int
         ``X.shape[1]``, also of images.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         There if X was a DataFrame with names of type str.
 
     See Also
@@ -116,7 +116,7 @@ class ImageUnflattener(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         Shape of one sample before and after.
     n_features_in_ : int
         ``X.shape[1]``, also of images.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         There if X was a DataFrame with names of type str.
 
     See Also

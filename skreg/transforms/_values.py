@@ -41,7 +41,7 @@ class ImageScaler(OneToOneFeatureMixin, ImageTransformer):
         Shape of one sample before and after.
     n_features_in_ : int
         ``X.shape[1]``, also of images.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         There if X was a DataFrame with names of type str.
 
     See Also
@@ -109,7 +109,7 @@ class ImageStandardizer(OneToOneFeatureMixin, ImageTransformer):
         Shape of one sample before and after.
     n_features_in_ : int
         ``X.shape[1]``, also of images.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         There if X was a DataFrame with names of type str.
 
     See Also
@@ -178,7 +178,7 @@ class Grayscale(ClassNamePrefixFeaturesOutMixin, ImageTransformer):
         entry.
     n_features_in_ : int
         ``X.shape[1]``, also of images.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         There if X was a DataFrame with names of type str.
 
     References
