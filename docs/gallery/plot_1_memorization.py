@@ -3,14 +3,15 @@ Learning by heart
 =================
 
 A net with more weights than images can learn any labels by heart, also labels drawn at
-random, of which nothing can be learnt. That is what "Understanding deep learning requires
-rethinking generalization" by Zhang et al. (2017) shows on large nets; here a small one
-does it with 100 digits.
+random, of which nothing can be learnt. That is what "Understanding deep learning
+requires rethinking generalization" by Zhang et al. (2017) shows on large nets; here a
+small one does it with 100 digits.
 """
 
 # %%
-# Three sets of labels for the same training images: the true ones, the true ones but for
-# a tenth that is drawn at random, and all drawn at random. The validation labels are true.
+# Three sets of labels for the same training images: the true ones, the true ones but
+# for a tenth that is drawn at random, and all drawn at random. The validation labels
+# are true.
 from sklearn.model_selection import train_test_split
 
 from skreg import RegularizedNetClassifier

@@ -3,13 +3,13 @@ Early stopping
 ==============
 
 Validation accuracy rises quickly and then rises no more, or falls, while the net learns
-the noise in its labels. Early stopping ends training when there has been no new best for
-`patience` epochs, and goes back to the best weights.
+the noise in its labels. Early stopping ends training when there has been no new best
+for `patience` epochs, and goes back to the best weights.
 """
 
 # %%
-# A third of the labels of 200 digits is drawn at random, so that there is something that
-# had better not be learnt.
+# A third of the labels of 200 digits is drawn at random, so that there is something
+# that had better not be learnt.
 import numpy as np
 from sklearn.model_selection import train_test_split
 
@@ -50,8 +50,8 @@ nets = {
 }
 
 # %%
-# The curves of both are the same until the second one ends. (Where the nets of some seeds
-# have stopped, the mean is that of the others.)
+# The curves of both are the same until the second one ends. (Where the nets of some
+# seeds have stopped, the mean is that of the others.)
 LearningCurvesDisplay.from_estimator(nets)
 
 # %%

@@ -33,7 +33,7 @@ nets = {
     name: [
         RegularizedNetClassifier(
             AnimalNet,
-            max_epochs=150,
+            max_epochs=120,
             batch_size=-1,
             callbacks=[AccuracyTracker(on_train=True)],
             random_state=seed,
@@ -50,8 +50,8 @@ nets = {
 LearningCurvesDisplay.from_estimator(nets)
 
 # %%
-# What penalties do for sure is to make the net smaller, here by its Frobenius norm, after
-# each epoch and for each parameter at the end:
+# What penalties do for sure is to make the net smaller, here by its Frobenius norm,
+# after each epoch and for each parameter at the end:
 NormDisplay.from_estimator(nets, kind="both")
 
 # %%

@@ -2,8 +2,8 @@
 Dropout, on a line and on images
 ================================
 
-Dropout takes part of the units of a net away, others at every step, so that none can rely
-on all the others being there.
+Dropout takes part of the units of a net away, others at every step, so that none can
+rely on all the others being there.
 """
 
 # %%
@@ -14,7 +14,7 @@ on all the others being there.
 # ``PredictionEvolutionDisplay`` trains nets and keeps what they predict after every so
 # many epochs.
 import joblib
-import numpy as np
+from sklearn.utils import resample
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
 from skreg.datasets import load_digit_images, make_noisy_line
@@ -29,20 +29,20 @@ from skreg.modules import AnimalNetDropout, ToyNet, ToyNetDropout
 X, y = make_noisy_line(10, noise=2.0, random_state=1)
 nets = {
     name: RegularizedNetRegressor(
-        module, lr=1e-3, max_epochs=600, batch_size=-1, random_state=0
+        module, lr=1e-3, max_epochs=400, batch_size=-1, random_state=0
     )
     for name, module in {"no dropout": ToyNet, "dropout": ToyNetDropout}.items()
 }
 display = PredictionEvolutionDisplay.from_estimator(
-    nets, X, y, every=20, truth=lambda x: 2 * x, frames=[1, 9, 29]
+    nets, X, y, every=20, truth=lambda x: 2 * x, frames=[0, 4, 19]
 )
 
 # %%
 # ``display.save("line.gif")`` or ``display.save("line.html")`` writes the animation.
 #
 # The distance from the line itself, on points without noise, tells which net has learnt
-# more of it; the training loss, which dropout makes noisy, tells which has learnt more of
-# the points. Both are in units of the standardised target.
+# more of it; the training loss, which dropout makes noisy, tells which has learnt more
+# of the points. Both are in units of the standardised target.
 line = make_noisy_line(100, noise=0.0)
 for net in nets.values():
     net.fit(X, y, X_val=line[0], y_val=line[1])
@@ -57,20 +57,22 @@ NormDisplay.from_estimator(nets)
 # On images
 # ---------
 #
-# ``dropout=`` sets the probability of every dropout layer, so that a search finds it like
-# any other parameter. Under joblib's backend ``"skreg"`` all these fits are trained as
-# one program.
-X, y = load_digit_images(return_X_y=True)
+# ``dropout=`` sets the probability of every dropout layer, so that a search finds it
+# like any other parameter. Under joblib's backend ``"skreg"`` all these fits are
+# trained as one program.
+X, y = resample(
+    *load_digit_images(return_X_y=True), replace=False, n_samples=200, random_state=0
+)
 net = RegularizedNetClassifier(
-    AnimalNetDropout, max_epochs=60, batch_size=-1, random_state=0
+    AnimalNetDropout, max_epochs=50, batch_size=-1, random_state=0
 )
 with joblib.parallel_config("skreg"):
     curve = ValidationCurveDisplay.from_estimator(
         net,
-        X[:200],
-        y[:200],
+        X,
+        y,
         param_name="dropout",
-        param_range=np.linspace(0, 0.9, 7),
+        param_range=[0, 0.2, 0.4, 0.6, 0.8, 0.9],
         cv=5,
     )
 

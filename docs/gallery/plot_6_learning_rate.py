@@ -2,9 +2,9 @@
 The learning rate
 =================
 
-Small steps follow the loss into the nearest narrow valley, large ones jump out of it, and
-larger ones never settle. With a given number of epochs, the learning rate decides how far
-a net gets.
+Small steps follow the loss into the nearest narrow valley, large ones jump out of it,
+and larger ones never settle. With a given number of epochs, the learning rate decides
+how far a net gets.
 """
 
 # %%
