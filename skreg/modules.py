@@ -36,7 +36,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class FullyConnected(nn.Module):
-    """Linear layers with the same activation in between.
+    """Linear layers ``fc1`` to ``fcN`` with the same activation in between.
 
     Parameters
     ----------

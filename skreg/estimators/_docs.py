@@ -13,7 +13,7 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
     lambda1 : float, default=0.0
         Coefficient of the L1 penalty, the sum of ``|w|``. Not divided by anything.
     lambda2 : float, default=0.0
-        Coefficient of the L2 penalty, the sum of w ** 2. No factor 1/2: under plain
+        Coefficient of the L2 penalty, the sum of ``w ** 2``. No factor 1/2: under plain
         SGD, ``lambda2`` is ``weight_decay / 2``.
     penalize : {{"all", "weights"}} or list of str, default="all"
         What is penalised: all parameters, biases included; all but biases and
