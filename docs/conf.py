@@ -45,10 +45,15 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
+    # The figure stands there: no need to name the object that drew it.
+    "ignore_repr_types": r"skreg\.displays|list",
 }
 
 html_theme = "pydata_sphinx_theme"
 html_title = "skreg"
+html_static_path = ["_static"]
+html_css_files = ["skreg.css"]
+toc_object_entries_show_parents = "hide"
 html_math_renderer = "mathml"
 html_show_sourcelink = False
 html_theme_options = {

@@ -69,4 +69,4 @@ for name, seeds in nets.items():
 
 # %%
 # The best epochs, counted from 1:
-[net.best_epoch_ for net in nets["early stopping"]]
+tuple(net.best_epoch_ for net in nets["early stopping"])

@@ -2,6 +2,7 @@
 
 import pickle
 from collections import deque
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
@@ -201,12 +202,15 @@ class ClusterCall:
     def _receive(self) -> None:
         future = self._next_done()
         group = self._groups.pop(future)
-        if future.status in ("cancelled", "lost"):
+        lost = future.status in ("cancelled", "lost")
+        try:
+            outcomes = [] if lost else future.result()
+        except CancelledError:  # it has been lost in between
+            lost = True
+        if lost:
             self._send_again(group)
             return
-        for (items, callback), outcome in zip(
-            group.calls, future.result(), strict=True
-        ):
+        for (items, callback), outcome in zip(group.calls, outcomes, strict=True):
             if isinstance(outcome, _Failure):
                 callback(outcome.with_cause())
                 continue
