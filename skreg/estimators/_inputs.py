@@ -42,7 +42,7 @@ from skreg.estimators._data import (
 )
 from skreg.estimators._randomness import seeded
 
-PREDICTED_BYTES = 2**25  # the widest layer's outputs in a batch of predictions
+PREDICTED_BYTES = 2**23  # the widest layer's outputs in a batch of predictions
 
 
 class DataInput:
