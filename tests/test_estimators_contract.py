@@ -1447,6 +1447,50 @@ def test_huge_and_tiny_targets():
         assert np.allclose(scaled / unit, reference, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [1e306, 1e-306])
+def test_weights_of_any_size_in_a_regression(diabetes, size):
+    X, y = diabetes
+    weight = np.arange(len(y)) % 3 + 1.0
+    scaled = small_regressor().fit(X, y, weight * size)
+    peer = small_regressor().fit(X, y, weight)
+    np.testing.assert_allclose(scaled.target_scale_, peer.target_scale_, rtol=1e-12)
+    np.testing.assert_allclose(scaled.predict(X), peer.predict(X), rtol=1e-8)
+
+
+def test_the_mean_and_deviation_of_targets_lose_no_bit():
+    y = np.random.default_rng(0).normal(5, 3, size=(100, 2))
+    net = small_regressor(max_epochs=1).fit(np.arange(100.0)[:, None], y)
+    assert np.array_equal(net.target_mean_, y.mean(axis=0))
+    assert np.array_equal(net.target_scale_, y.std(axis=0))
+
+
+def test_classes_are_told_once(iris):
+    X, y = iris
+    net = small(classes=[0, 1, 2, 3])
+    for _ in range(2):  # before there are classes, and after
+        with pytest.raises(
+            ValueError, match=r"given classes=\[0, 1, 2\], but the parameter is"
+        ):
+            net.partial_fit(X, y, classes=[0, 1, 2])
+        net.partial_fit(X, y, classes=[3, 2, 1, 0])
+    assert net.predict_proba(X).shape == (150, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("iterator_train__batch_size", 0, "a positive integer or -1"),
+        ("iterator_valid__batch_size", 1.5, "a positive integer or -1"),
+        ("dataset", None, "a Dataset class"),
+    ],
+)
+def test_what_makes_batches_is_checked_with_the_rest(iris, name, value, allowed):
+    net = small(lambda1=-1, **{name: value})
+    with pytest.raises(ValueError, match="lambda1=-1 must be") as error:
+        net.fit(*iris)
+    assert f"{name}={value} must be {allowed}" in str(error.value)
+
+
 ERRORS = {
     "classes=": lambda net, X, y: net.partial_fit(X, y, classes=[]),
     "class_weight='balanced' cannot": lambda net, X, y: net.set_params(

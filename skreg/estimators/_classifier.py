@@ -119,6 +119,8 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
     def _learn_targets(self, y, classes=None, weight=None):
         if classes is None:
             classes = self.classes
+        elif self.classes is not None:
+            self._check_agreement(classes)
         labels = np.unique(y if classes is None else classes)
         if classes is not None and len(labels) < 2:
             raise ValueError(
@@ -153,7 +155,16 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
                 "'balanced', classes=classes, y=all_y)."
             )
 
+    def _check_agreement(self, classes):
+        if not np.array_equal(np.unique(classes), np.unique(self.classes)):
+            raise ValueError(
+                f"partial_fit was given classes={list(classes)}, but the parameter is "
+                f"classes={list(self.classes)}; give one of them, or the same."
+            )
+
     def _check_same_classes(self, classes):
+        if self.classes is not None:
+            self._check_agreement(classes)
         if not np.array_equal(np.unique(classes), self.classes_inferred_):
             raise ValueError(
                 f"classes={list(classes)} are not those of the first call, "

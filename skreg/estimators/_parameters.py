@@ -164,6 +164,7 @@ RULES = {
         "None or a class of loaders",
         "None makes batches of arrays itself, and takes a DataLoader for Datasets",
     ),
+    "dataset": Rule(callable, "a Dataset class", "it is called with X and y"),
     "shuffle": Rule(_is_bool, "a bool", "True draws a new order for each epoch"),
     "early_stopping": Rule(_is_bool, "a bool", "patience= sets how long to wait"),
     "patience": Rule(
@@ -206,6 +207,10 @@ def check_parameters(net, rules: dict[str, Rule] = RULES) -> None:
         f"{rules[name].remedy}."
         for name in broken
     ]
+    for name in ("iterator_train__batch_size", "iterator_valid__batch_size"):
+        rule = rules["batch_size"]
+        if hasattr(net, name) and not rule.accepts(size := getattr(net, name)):
+            problems.append(f"{name}={size!r} must be {rule.allowed}; {rule.remedy}.")
     for prefix in COMPONENTS:
         if prefix not in broken:
             problems += _unknown_arguments(net, prefix)

@@ -98,13 +98,13 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         self.target_mean_ = np.zeros(y.shape[1])
         self.target_scale_ = np.ones(y.shape[1])
         if self.scale_target:
-            if (
-                weight is not None
-            ):  # a sum is not the same, to the bit, with zeros in it
-                y, weight = y[weight > 0], weight[weight > 0]
             # Squares and sums of huge or tiny numbers are beyond all numbers. Powers of
             # two change no other digit.
-            unit = np.exp2(np.frexp(np.abs(y).max(axis=0))[1] - 1.0)
+            if weight is not None:
+                # A sum is not the same, to the bit, with zeros in it.
+                y, weight = y[weight > 0], weight[weight > 0]
+                weight = weight / _power_of_two(weight)
+            unit = _power_of_two(y)
             y = y / unit
             mean = np.average(y, axis=0, weights=weight)
             squares = np.average(np.square(y - mean), axis=0, weights=weight)
@@ -168,3 +168,8 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
             with np.errstate(over="ignore"):  # an error says it
                 outputs = self._finite(y.astype(outputs.dtype))
         return outputs.ravel() if self._y_ndim == 1 else outputs
+
+
+def _power_of_two(values: np.ndarray) -> np.ndarray:
+    """Return the power of two next below the largest absolute value of each column."""
+    return np.exp2(np.frexp(np.abs(values).max(axis=0))[1] - 1.0)
