@@ -33,6 +33,7 @@ from skreg import RegularizedNetClassifier
 from skreg.modules import MLP, AnimalNet
 
 warnings.simplefilter("ignore", ConvergenceWarning)
+warnings.filterwarnings("ignore", message="Got `batch_size` less than 1 or larger")
 
 
 class SmallCNN(nn.Module):

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skreg.callbacks import StopTraining
 from skreg.estimators._adversarial import attacked, input_range
+from skreg.estimators._amp import MixedPrecision
 from skreg.estimators._backprop import (
     HandTraining,
     make_hand_training,
@@ -57,7 +58,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
     _rules = RULES
     _session = None  # while no fit runs
-    _amp = None  # what the last fit was given
+    _amp = None  # the MixedPrecision of the last fit
     # Groups are for the splits of a search, unless set_fit_request says otherwise.
     __metadata_request__fit = {"groups": False}
     __metadata_request__partial_fit = {"groups": False}
@@ -327,7 +328,6 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
                 f"amp={self.amp!r} needs weights and data of float32, but these are "
                 f"{self._dtype_name}; set dtype='float32', or amp=None."
             )
-        self._amp = self.amp
         validation = self._prepare_validation(X_val, y_val)
         watched = getattr(self, "_skl_callbacks", None)
         tasks = FitTasks(self, *original) if watched else None
@@ -338,6 +338,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             else:
                 self.initialize()
             vars(self).pop("_stale", None)
+            self._follow_amp(resume)
             with self._plain_device():
                 self._run_training(X, y, fit_params)
         finally:
@@ -347,6 +348,21 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         if tasks:
             tasks.end(self)
         return self
+
+    def _follow_amp(self, resume: bool) -> None:
+        if self.amp is None:
+            self._amp = None
+        elif not (resume and self._amp and self._amp.name == self.amp):
+            self._amp = MixedPrecision(self.amp, self.device_)
+        if self._scaler and isinstance(self.optimizer_, torch.optim.LBFGS):
+            raise ValueError(
+                f"amp={self.amp!r} scales losses, which LBFGS cannot follow; use "
+                "amp='bfloat16', or another optimizer."
+            )
+
+    @property
+    def _scaler(self):
+        return None if self._amp is None else self._amp.scaler
 
     def _run_training(self, X, y, fit_params):
         self._session.penalized = self._penalized_parameters()
@@ -432,6 +448,26 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             self.history.record_batch("train_penalty", float(self._session.penalty))
         return step
 
+    def train_step_single(self, batch, **fit_params):
+        if self._scaler is None:
+            return super().train_step_single(batch, **fit_params)
+        self._set_training(True)
+        X, y = batch
+        y_pred = self.infer(X, **fit_params)
+        loss = self.get_loss(y_pred, y, X=X, training=True)
+        self._scaler.backward(loss, self._all_optimizers())
+        return {"loss": loss, "y_pred": y_pred}
+
+    def _step_optimizer(self, step_fn):
+        if self._scaler is None:
+            super()._step_optimizer(step_fn)
+        else:
+            step_fn()
+            self._scaler.step(self._all_optimizers())
+
+    def _all_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [getattr(self, f"{name}_") for name in self._optimizers]
+
     def _training_batch(self, batch):
         """Note the weights of a batch, augment it, and attack what came of it."""
         session = self._session
@@ -516,7 +552,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             return hand.outputs(x)
         if self._amp is None:
             return self._forward(x, fit_params)
-        with torch.autocast(self.device_.type, dtype=getattr(torch, self._amp)):
+        with self._amp.autocast():
             outputs = self._forward(x, fit_params)
         # Losses and probabilities are computed from these in full precision.
         if isinstance(outputs, tuple):

@@ -75,9 +75,10 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
     dtype : {{"auto", "float32", "float64"}}, default="auto"
         Of the weights and the data; "auto" trains in float64 if X is float64, else in
         float32.
-    amp : {{"bfloat16"}}, default=None
+    amp : {{"bfloat16", "float16"}}, default=None
         Mixed precision: the module computes under ``torch.autocast``; weights, losses,
-        penalties and predictions stay float32.
+        penalties and predictions stay float32. With "float16" losses are scaled for
+        ``backward``, and steps whose gradients overflow are left out.
     iterator_train, iterator_valid : class, default=None
         None takes batches of arrays straight from memory and uses torch's DataLoader
         for Datasets; options such as ``iterator_train__num_workers`` are passed on.

@@ -125,8 +125,12 @@ def _step(net, X, y, fit_params):
     net.optimizer_.zero_grad()
     y_pred = net.infer(X, **fit_params)
     loss = net.get_loss(y_pred, y, X=X, training=True)
-    loss.backward()
-    net.optimizer_.step()
+    if net._scaler is None:
+        loss.backward()
+        net.optimizer_.step()
+    else:
+        net._scaler.backward(loss, [net.optimizer_])
+        net._scaler.step([net.optimizer_])
     return loss.detach(), net._session.penalty
 
 

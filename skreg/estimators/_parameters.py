@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from skreg.attacks import NORMS
+from skreg.estimators._amp import AMP_DTYPES
 from skreg.modules import MLP
 
 
@@ -183,8 +184,8 @@ RULES = {
         "an integer makes the fit reproducible",
     ),
     "amp": Rule(
-        lambda amp: amp is None or (isinstance(amp, str) and amp == "bfloat16"),
-        "None or 'bfloat16'",
+        lambda amp: amp is None or (isinstance(amp, str) and amp in AMP_DTYPES),
+        "None, 'bfloat16' or 'float16'",
         "None computes in the dtype of the weights",
     ),
     "warm_start": Rule(_is_bool, "a bool", "True goes on with the fitted weights"),
