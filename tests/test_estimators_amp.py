@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from joblib import parallel_config
-from skorch.callbacks import Callback, GradientNormClipping
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
+from skorch.callbacks import Callback, GradientNormClipping
 from torch import nn
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
