@@ -47,6 +47,9 @@ ACTIVATION_FORWARD: dict[type, Callable[[nn.Module, Tensor], Tensor]] = {
 }
 
 
+OTHER_LAYERS = {nn.Dropout, *ACTIVATION_FORWARD}  # than linear ones
+
+
 def fully_connected_layers(
     module: nn.Module, sample_shape: Sequence[int]
 ) -> list[nn.Module] | None:
@@ -80,31 +83,37 @@ def fully_connected_layers(
             return None
     else:
         return None
-    linear = [layer for layer in layers if type(layer) is nn.Linear]
-    others = [layer for layer in layers if type(layer) is not nn.Linear]
-    weights = [parameter for layer in linear for parameter in layer.parameters()]
+    if not layers or type(layers[0]) is not nn.Linear:
+        return None
+    weights, seen = [], set()
+    for layer in layers:
+        if type(layer) is nn.Linear:
+            if layer in seen:
+                return None
+            seen.add(layer)
+            weights += layer._parameters.values()
+        elif type(layer) not in OTHER_LAYERS:
+            return None
+    weights = [w for w in weights if w is not None]
     plain = (
-        linear
-        and type(layers[0]) is nn.Linear
-        and all(type(layer) in {nn.Dropout, *ACTIVATION_FORWARD} for layer in others)
-        and len(linear) == len(set(linear))
-        and list(map(id, weights)) == list(map(id, module.parameters()))
+        list(map(id, weights)) == list(map(id, module.parameters()))
         and all(w.requires_grad and not has_hooks(w) for w in weights)
-        and not any(map(has_hooks, module.modules()))
-        and not any("forward" in vars(part) for part in module.modules())
+        and not any(has_hooks(m) or "forward" in vars(m) for m in module.modules())
     )
     return layers if plain else None
 
 
-HOOKS = (
-    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"),
-    *("_backward_pre_hooks", "_post_accumulate_grad_hooks"),
+MODULE_HOOKS = (
+    *("_forward_hooks", "_forward_pre_hooks"),
+    *("_backward_hooks", "_backward_pre_hooks"),
 )
+TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 
 def has_hooks(thing: nn.Module | Tensor) -> bool:
     """Tell whether a module or parameter calls functions of others as it is used."""
-    return any(getattr(thing, name, None) for name in HOOKS)
+    names = MODULE_HOOKS if isinstance(thing, nn.Module) else TENSOR_HOOKS
+    return any(getattr(thing, name, None) for name in names)
 
 
 class Parts(NamedTuple):
@@ -342,14 +351,28 @@ def cross_entropy(
     loss : Tensor of shape () or (B,)
     gradient : Tensor of the shape of `outputs`
     """
-    log_p = torch.log_softmax(outputs, -1)
-    targets = targets.expand(log_p.shape[:-1]).unsqueeze(-1)
-    wanted = torch.zeros_like(log_p).scatter_(-1, targets, 1.0)
+    if not outputs.is_contiguous() and outputs.mT.is_contiguous():
+        # As narrow layers of stacks return them: classes are the last axis but one,
+        # along which the kernels run faster.
+        loss, gradient = _cross_entropy(
+            outputs.mT, targets, scale, label_smoothing, axis=-2
+        )
+        return loss, gradient.mT
+    return _cross_entropy(outputs, targets, scale, label_smoothing, axis=-1)
+
+
+def _cross_entropy(outputs, targets, scale, label_smoothing, axis):
+    log_p = torch.log_softmax(outputs, axis)
+    n_classes = log_p.shape[axis]
+    shape = list(log_p.shape)
+    del shape[axis]
+    wanted = torch.zeros_like(log_p)
+    wanted.scatter_(axis, targets.expand(shape).unsqueeze(axis), 1.0)
     if isinstance(label_smoothing, Tensor) or label_smoothing:
-        wanted.mul_(1 - label_smoothing).add_(label_smoothing / outputs.shape[-1])
-    loss = _sum_of_products(log_p, wanted, scale).neg_()
+        wanted.mul_(1 - label_smoothing).add_(label_smoothing / n_classes)
+    loss = _sum_of_products(log_p, wanted, scale, axis).neg_()
     gradient = log_p.exp_().sub_(wanted)
-    return loss, gradient.mul_(_per_sample(scale))
+    return loss, gradient.mul_(_per_sample(scale, axis))
 
 
 def squared_error(
@@ -373,12 +396,14 @@ def squared_error(
     return loss, residual.mul_(_per_sample(2 * scale))
 
 
-def _sum_of_products(a: Tensor, b: Tensor, scale: float | Tensor) -> Tensor:
-    """Return sum_i scale_i sum_k a_ik b_ik, for each net of a stack."""
+def _sum_of_products(
+    a: Tensor, b: Tensor, scale: float | Tensor, axis: int = -1
+) -> Tensor:
+    """Return sum_i scale_i sum_k a_ik b_ik, for each net; k runs along `axis`."""
     if not isinstance(scale, Tensor) and a.ndim == 2:
         return torch.dot(a.flatten(), b.flatten()).mul_(scale)
-    return ((a * b).sum(-1) * scale).sum(-1)
+    return ((a * b).sum(axis) * scale).sum(-1)
 
 
-def _per_sample(scale: float | Tensor) -> float | Tensor:
-    return scale.unsqueeze(-1) if isinstance(scale, Tensor) else scale
+def _per_sample(scale: float | Tensor, axis: int = -1) -> float | Tensor:
+    return scale.unsqueeze(axis) if isinstance(scale, Tensor) else scale

@@ -111,8 +111,8 @@ def penalize_into(
 def stacked_penalize_into(
     gradients: Sequence[Tensor],
     params: Sequence[Tensor],
-    lambda1: Sequence[Tensor | None],
-    lambda2: Sequence[Tensor | None],
+    lambda1: Tensor | None,
+    lambda2: Tensor | None,
 ) -> Tensor | None:
     """Write the gradients of the penalties of B nets into `gradients`.
 
@@ -121,19 +121,19 @@ def stacked_penalize_into(
     gradients : sequence of Tensor of shape (B, ...)
         Overwritten, if there is a penalty.
     params : sequence of Tensor of shape (B, ...)
-    lambda1, lambda2 : sequence of (Tensor of shape (B,) or None)
+        At least one.
+    lambda1, lambda2 : Tensor of shape (n_params, B) or None
         Coefficients for each of `params`: zero for the nets that do not penalise it,
-        None if no net does.
+        None if no net has such a penalty.
 
     Returns
     -------
     Tensor of shape (B,) or None
         The penalties; None, and nothing written, if no net has one.
     """
-    if all(coefficient is None for coefficient in [*lambda1, *lambda2]):
+    if lambda1 is None and lambda2 is None:
         return None
-    parts = map(stacked_elastic_net_into, gradients, params, lambda1, lambda2)
-    return sum(parts)
+    return stacked_elastic_net_into(gradients, params, lambda1, lambda2)
 
 
 def _is_zero(coefficient: Coefficient) -> bool:

@@ -187,36 +187,50 @@ def elastic_net_into(
 
 
 def stacked_elastic_net_into(
-    gradient: Tensor, params: Tensor, lambda1: Tensor | None, lambda2: Tensor | None
+    gradients: Sequence[Tensor],
+    params: Sequence[Tensor],
+    lambda1: Tensor | None,
+    lambda2: Tensor | None,
 ) -> Tensor:
-    """As `elastic_net_into`, for one parameter of B nets with their own coefficients.
+    """As `elastic_net_into`, for B nets with coefficients of their own.
 
     Parameters
     ----------
-    gradient : Tensor of shape (B, ...)
-        Overwritten.
-    params : Tensor of shape (B, ...)
-    lambda1, lambda2 : Tensor of shape (B,) or None
-        None is zero for all nets.
+    gradients : sequence of Tensor of shape (B, ...)
+        Overwritten; contiguous, of the shapes of `params`.
+    params : sequence of Tensor of shape (B, ...)
+        At least one; contiguous.
+    lambda1, lambda2 : Tensor of shape (n_params, B) or None
+        Coefficients for each of `params`. None is zero for all nets.
 
     Returns
     -------
     Tensor of shape (B,)
         The penalty of each net.
     """
-    one_each = (-1, *[1] * (params.ndim - 1))
-    value = params.new_zeros(len(params))
+    rows = [w.view(len(w), -1) for w in params]
+    sums = params[0].new_empty(len(params), len(params[0]))
+    value = 0.0
     if lambda1 is None:
-        gradient.zero_()
+        torch._foreach_zero_(gradients)
     else:
-        torch.abs(params, out=gradient)
-        value += lambda1 * gradient.reshape(len(params), -1).sum(1)
-        torch.sign(params, out=gradient).mul_(lambda1.view(one_each))
+        for g, w, factor, out in zip(gradients, params, lambda1, sums, strict=True):
+            torch.abs(w, out=g)
+            torch.sum(g.view(len(g), -1), 1, out=out)
+            torch.sign(w, out=g).mul_(_one_each(factor, w))
+        value = (lambda1 * sums).sum(0)
     if lambda2 is not None:
-        gradient.addcmul_(params, lambda2.view(one_each), value=2)
-        rows = params.reshape(len(params), -1)
-        value += lambda2 * torch.linalg.vector_norm(rows, dim=1).square()
-    return value
+        for g, w, factor in zip(gradients, params, lambda2, strict=True):
+            g.addcmul_(w, _one_each(factor, w), value=2)
+        for row, out in zip(rows, sums, strict=True):
+            torch.linalg.vector_norm(row, dim=1, out=out)
+        value = value + (lambda2 * sums.square_()).sum(0)
+    return value if isinstance(value, Tensor) else params[0].new_zeros(len(params[0]))
+
+
+def _one_each(coefficients: Tensor, params: Tensor) -> Tensor:
+    """Return the coefficients of B nets in a shape that multiplies their parameters."""
+    return coefficients.view(-1, *[1] * (params.ndim - 1))
 
 
 def parameter_norms(params: Iterable[Tensor]) -> list[float]:

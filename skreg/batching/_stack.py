@@ -47,8 +47,8 @@ class Stack:
         for row, named in enumerate(tensors):
             for name, tensor in named.items():
                 tensor.data = stacked[name][row]
-        self.lambda1 = [self._coefficients("lambda1", name) for name in trained]
-        self.lambda2 = [self._coefficients("lambda2", name) for name in trained]
+        self.lambda1 = self._coefficients("lambda1")
+        self.lambda2 = self._coefficients("lambda2")
         self.streams = Streams(self.candidates, pool)
         self.head = make_head(self.candidates)
         self.model = self._make_model(tensors[0])
@@ -135,16 +135,21 @@ class Stack:
 
     # -- making ---------------------------------------------------------------------
 
-    def _coefficients(self, attribute: str, name: str) -> Tensor | None:
-        values = [
-            getattr(c.net, attribute) if name in c.penalized else 0.0
-            for c in self.candidates
-        ]
-        return self._tensor(values) if any(values) else None
-
-    def _tensor(self, values) -> Tensor:
+    def _coefficients(self, attribute: str) -> Tensor | None:
+        """Return lambda1 or lambda2 for each parameter and net; None if all are 0."""
         net = self.candidates[0].net
-        return torch.tensor(values, dtype=net._torch_dtype, device=net.device_)
+        values = torch.tensor(
+            [
+                [
+                    getattr(c.net, attribute) if name in c.penalized else 0.0
+                    for c in self.candidates
+                ]
+                for name in self.weights
+            ],
+            dtype=net._torch_dtype,
+            device=net.device_,
+        )
+        return values if values.any() else None
 
     def _make_model(self, named):
         first = self.candidates[0]

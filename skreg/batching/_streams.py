@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from skreg.batching._candidates import Candidate
-from skreg.estimators._data import ArrayDataset
+from skreg.estimators._data import GATHERED_BYTES, ArrayDataset
 from skreg.estimators._randomness import borrowed, epoch_seed, make_generator
 
 __all__ = ["DataPool", "Evaluation", "Samples", "Stream", "Streams"]
@@ -138,23 +138,42 @@ class Stream:
         order = torch.randperm(n, generator=self.generator) if shuffled else None
         device = self.leader.net.device_
         self.order = None if order is None else order.to(device)
+        n_bytes = batches.batch_size * max(1, self.dataset.X[:1].nbytes)
+        self._together = batches.batch_size * max(1, GATHERED_BYTES // n_bytes)
+        self._block_start = None
 
     def batch(self, i: int) -> tuple[Tensor, Tensor, float | Tensor]:
         """Return X, y and the scale of the losses of batch `i`."""
         size, net = self.leader.batches.batch_size, self.leader.net
-        X, y, weight = self.dataset.tensors(net.device_)
-        part = slice(i * size, (i + 1) * size)
-        if self.order is not None:
-            part = self.order[part]
-        X, y = X[part], y[part]
-        X = X.to(net._torch_dtype) if X.is_floating_point() else X
+        start = i * size
+        block, offset = self._block(start)
+        X, y, weight = (
+            None if tensor is None else tensor[offset : offset + size]
+            for tensor in block
+        )
         if self.leader.augment is not None:
             with borrowed(self.generator, net.device_), torch.no_grad():
                 X = self.leader.augment(X)
         if weight is None:
             return X, y, 1 / X.shape[0]
-        weight = weight[part] / net._session.mean_weight
+        weight = weight / net._session.mean_weight
         return X, y, weight.to(X) / len(X)
+
+    def _block(self, start: int):
+        """Return X, y and weights of some batches, and where `start` is in them."""
+        # Several batches are gathered at once, as many as fit into the cache.
+        block_start = start - start % self._together
+        if block_start != self._block_start:
+            part = slice(block_start, block_start + self._together)
+            if self.order is not None:
+                part = self.order[part]
+            net = self.leader.net
+            X, y, weight = self.dataset.tensors(net.device_)
+            X = X[part]
+            X = X.to(net._torch_dtype) if X.is_floating_point() else X
+            weight = None if weight is None else weight[part]
+            self._gathered, self._block_start = (X, y[part], weight), block_start
+        return self._gathered, start - block_start
 
 
 class Streams:
@@ -176,6 +195,7 @@ class Streams:
             dataset = pool.unique(members[0].train)
             self.streams.append(Stream(dataset, members[0], rows))
             start = rows.stop
+        self._gather = Gather([s.rows for s in self.streams], candidates[0].net.device_)
         self.noise = [
             noise for stream in self.streams for noise in _noises(stream, candidates)
         ]
@@ -190,7 +210,7 @@ class Streams:
         """Return batch `i` of all nets."""
         batches = [stream.batch(i) for stream in self.streams]
         self._sizes = [X.shape[0] for X, _, _ in batches]
-        return gather(batches, [s.rows for s in self.streams])
+        return self._gather(batches)
 
     def draw_noise(self, name: str, x: Tensor, feature_ndim: int = 0) -> Tensor | None:
         """Return what dropout multiplies with; None if it drops nothing.
@@ -241,13 +261,14 @@ class Evaluation:
             self.datasets.append(group[0])
             self.rows.append(slice(start, start + len(group)))
             start += len(group)
+        self._gather = Gather(self.rows, self.net.device_)
 
     def __iter__(self):
         """Yield the batches; those of a smaller data set are empty in the end."""
         longest = max(map(len, self.datasets))
         for start in range(0, longest, self.batch_size):
             part = slice(start, start + self.batch_size)
-            yield gather([self._batch(d, part) for d in self.datasets], self.rows)
+            yield self._gather([self._batch(d, part) for d in self.datasets])
 
     def _batch(self, dataset, part):
         X, y, _ = dataset.tensors(self.net.device_)
@@ -296,30 +317,48 @@ def _noises(stream, candidates) -> list[_Noise]:
     return list(noises.values())
 
 
-def gather(batches: list[tuple], rows: list[slice]) -> Samples:
-    """Put batches of streams together.
+class Gather:
+    """Puts the batches of streams together.
 
     Parameters
     ----------
-    batches : list of (X, y, scale)
-        Of each stream.
     rows : list of slice
         The nets of each stream.
+    device : torch.device
     """
-    sizes = []
-    for (X, _, _), places in zip(batches, rows, strict=True):
-        sizes += [X.shape[0]] * (places.stop - places.start)
-    parts = [X for X, _, _ in batches]
-    X, y, scale = batches[0]
-    if len(batches) > 1:
-        n_nets, n = len(sizes), max(sizes)
-        all_y = y.new_zeros(n_nets, n, *y.shape[1:])
-        all_scales = X.new_zeros(n_nets, n, dtype=_float_dtype(X))
-        for (X, y, scale), places in zip(batches, rows, strict=True):
-            all_y[places, : X.shape[0]] = y
-            all_scales[places, : X.shape[0]] = scale
-        y, scale = all_y, all_scales
-    return Samples(parts, rows, y, scale, sizes)
+
+    def __init__(self, rows: list[slice], device: torch.device):
+        self.rows = rows
+        counts = [places.stop - places.start for places in rows]
+        self.counts = counts
+        stream_of_net = np.repeat(np.arange(len(rows)), counts)
+        self.stream_of_net = torch.from_numpy(stream_of_net).to(device)
+
+    def __call__(self, batches: list[tuple]) -> Samples:
+        """Return (X, y, scale) of each stream as one."""
+        parts = [X for X, _, _ in batches]
+        lengths = [len(part) for part in parts]
+        sizes = np.repeat(lengths, self.counts).tolist()
+        _, y, scale = batches[0]
+        if len(batches) > 1:
+            y, scale = self._of_all(batches, lengths)
+        return Samples(parts, self.rows, y, scale, sizes)
+
+    def _of_all(self, batches, lengths):
+        """Return targets and scales for each net, filled up with zeros."""
+        parts, targets, scales = zip(*batches, strict=True)
+        X, n = parts[0], max(lengths)
+        y = targets[0].new_zeros(len(batches), n, *targets[0].shape[1:])
+        for row, target in zip(y, targets, strict=True):
+            row[: len(target)] = target
+        y = y.index_select(0, self.stream_of_net)
+        weighted = any(isinstance(scale, Tensor) for scale in scales)
+        if min(lengths) == n and not weighted:
+            return y, scales[0]
+        scale = X.new_zeros(len(batches), n, dtype=_float_dtype(X))
+        for row, length, value in zip(scale, lengths, scales, strict=True):
+            row[:length] = value
+        return y, scale.index_select(0, self.stream_of_net)
 
 
 def _float_dtype(X: Tensor) -> torch.dtype:

@@ -7,7 +7,11 @@ import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+)
 from skorch import NeuralNetClassifier
 from torch import nn
 
@@ -16,6 +20,8 @@ from skreg.callbacks import AccuracyTracker
 from skreg.estimators import _docs
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._parameters import RULES, Rule
+
+LABELS = "biuUS"  # kinds of dtypes: bool, integer, string
 
 
 class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
@@ -113,7 +119,8 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
 
     def _check_targets(self, y):
         y = column_or_1d(y, warn=True)
-        check_classification_targets(y)
+        if y.dtype.kind not in LABELS:
+            check_classification_targets(y)
         return y
 
     def _learn_targets(self, y, classes=None, weight=None):
@@ -122,6 +129,8 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         elif self.classes is not None:
             self._check_agreement(classes)
         labels = np.unique(y if classes is None else classes)
+        if 2 * len(labels) > len(y):  # which scikit-learn warns of
+            check_classification_targets(y)
         if classes is not None and len(labels) < 2:
             raise ValueError(
                 f"classes={list(classes)} must hold the labels of at least 2 classes."
@@ -138,14 +147,15 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
 
     def _encode_targets(self, y):
         labels = self.classes_inferred_
-        unknown = np.setdiff1d(y, labels)
-        if len(unknown):
+        encoded = np.searchsorted(labels, y)
+        known = labels[np.minimum(encoded, len(labels) - 1)] == y
+        if not known.all():
             raise ValueError(
-                f"y holds labels {unknown.tolist()} that are none of the classes "
-                f"{labels.tolist()}; the first fit, or the parameter classes, must "
-                "show all of them."
+                f"y holds labels {np.unique(y[~known]).tolist()} that are none of the "
+                f"classes {labels.tolist()}; the first fit, or the parameter classes, "
+                "must show all of them."
             )
-        return np.searchsorted(labels, y)
+        return encoded
 
     def _check_partial_fit(self):
         if _is_balanced(self.class_weight):
@@ -261,6 +271,32 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         """
         winners = self.predict_proba(X).argmax(axis=1)
         return self.classes_[winners]
+
+    def score(self, X, y, sample_weight=None):
+        """Return the accuracy of the predictions.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...) or Dataset
+        y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        if sample_weight is None and _are_labels(y):
+            # accuracy_score examines what kinds of targets these are for longer than a
+            # small net predicts them.
+            predicted = self.predict(X)
+            check_consistent_length(y, predicted)
+            if predicted.dtype.kind == y.dtype.kind:
+                return float(np.mean(predicted == y))
+        return super().score(X, y, sample_weight)
+
+
+def _are_labels(y) -> bool:
+    return type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in LABELS
 
 
 def _is_balanced(value) -> bool:

@@ -46,7 +46,8 @@ class Components:
 
     def initialize(self):
         """Make module, criterion, optimizer and callbacks; ``fit`` does it for you."""
-        check_parameters(self, self._rules)
+        if self._session is None:  # else fit has checked them
+            check_parameters(self, self._rules)
         self.device_ = resolve_device(self.device)
         self._seed = draw_seed(self.random_state)
         return super().initialize()
@@ -104,11 +105,12 @@ class Components:
         return self
 
     def initialize_criterion(self):
-        criterion = self.initialized_instance(
-            self.criterion, self.get_params_for("criterion")
-        )
-        if isinstance(criterion, torch.nn.Module):  # may hold weights of classes
-            criterion = deepcopy(criterion).to(self._torch_dtype)
+        kwargs = self.get_params_for("criterion")
+        criterion = self.initialized_instance(self.criterion, kwargs)
+        if isinstance(criterion, torch.nn.Module):
+            if kwargs or not isinstance(self.criterion, type):
+                criterion = deepcopy(criterion)  # the user's, or with tensors of theirs
+            criterion = criterion.to(self._torch_dtype)
         self.criterion_ = criterion
         return self
 

@@ -189,6 +189,8 @@ class DataInput:
         _refuse_loader("X", X)
         if not is_array_like(X):
             return X
+        if self._is_valid(X):
+            return X
         X = validate_data(
             self,
             to_numpy(X),
@@ -203,6 +205,19 @@ class DataInput:
                 f"fitted on samples of shape {expected}; reshape or resize X."
             )
         return X
+
+    def _is_valid(self, X) -> bool:
+        """Tell whether scikit-learn would return X as it is; false if in doubt."""
+        return (
+            type(X) is np.ndarray
+            and X.dtype == self._dtype_name
+            and X.flags.c_contiguous
+            and X.shape[1:] == getattr(self, "input_shape_", None)
+            and len(X) > 0
+            and not hasattr(self, "feature_names_in_")
+            and not is_mapped(X)
+            and np.isfinite(X.sum())
+        )
 
     def check_data(self, X, y=None):
         """Do nothing: data were checked before skorch's loop sees them."""
@@ -260,17 +275,13 @@ class DataInput:
                 "another batch_size or iterator_train__drop_last=True."
             )
 
-    def _default_batch_size(self, training, dataset):
+    def _default_batch_size(self, training, layers):
         """Return `batch_size`, or more for predictions with a fully connected net.
 
         It keeps one layer at a time, so that memory does not limit the batch.
         """
         size = self.batch_size
-        if training or self._session is not None or size == -1:
-            return size
-        if not (is_in_memory(dataset) or is_gathered(dataset)):
-            return size
-        if not fully_connected_layers(self.module_, dataset.X.shape[1:]):
+        if training or self._session is not None or size == -1 or not layers:
             return size
         widest = max(max(w.shape) for w in self.module_.parameters())
         return max(size, PREDICTED_BYTES // (widest * self._torch_dtype.itemsize))
@@ -279,7 +290,11 @@ class DataInput:
         """Return an iterable over batches (X, y), without a DataLoader if it can."""
         prefix = "iterator_train" if training else "iterator_valid"
         iterator, kwargs = getattr(self, prefix), self.get_params_for(prefix)
-        kwargs.setdefault("batch_size", self._default_batch_size(training, dataset))
+        in_memory, layers = is_in_memory(dataset), None
+        if in_memory or is_gathered(dataset):
+            layers = fully_connected_layers(self.module_, dataset.X.shape[1:])
+        size = self._default_batch_size(training, layers)
+        kwargs.setdefault("batch_size", size)
         if kwargs["batch_size"] == -1:
             kwargs["batch_size"] = len(dataset)
         if kwargs["batch_size"] is not None:  # a DataLoader's word for no batches
@@ -292,10 +307,9 @@ class DataInput:
             "shuffle",
             "drop_last",
         }
-        if simple and is_in_memory(dataset):
+        if simple and in_memory:
             # Layers that work in place must not write into the data.
-            shape = dataset.X.shape[1:]
-            kwargs["writable"] = not fully_connected_layers(self.module_, shape)
+            kwargs["writable"] = not layers
             return InMemoryBatches(dataset, self.device_, **kwargs)
         if simple and is_gathered(dataset):
             return GatheredBatches(dataset, self.device_, **kwargs)
