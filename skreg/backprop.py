@@ -20,10 +20,17 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from skreg.modules import FullyConnected
 
-__all__ = ["Backprop", "Parts", "fully_connected_layers", "has_hooks", "loss_head"]
+__all__ = [
+    "Backprop",
+    "Parts",
+    "fully_connected_layers",
+    "has_hooks",
+    "loss_head",
+]
 
 _aten = torch.ops.aten
 NARROW = 16  # layers with fewer outputs are computed the other way round: it is faster
@@ -94,6 +101,8 @@ def fully_connected_layers(
             weights += layer._parameters.values()
         elif type(layer) not in OTHER_LAYERS:
             return None
+        elif getattr(layer, "negative_slope", 0) < 0:
+            return None  # the slope does not follow from the output
     weights = [w for w in weights if w is not None]
     plain = (
         list(map(id, weights)) == list(map(id, module.parameters()))
@@ -112,8 +121,10 @@ TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 def has_hooks(thing: nn.Module | Tensor) -> bool:
     """Tell whether a module or parameter calls functions of others as it is used."""
-    names = MODULE_HOOKS if isinstance(thing, nn.Module) else TENSOR_HOOKS
-    return any(getattr(thing, name, None) for name in names)
+    if isinstance(thing, nn.Module):
+        own = any(getattr(thing, name) for name in MODULE_HOOKS)
+        return own or _has_any_global_hook()
+    return any(getattr(thing, name, None) for name in TENSOR_HOOKS)
 
 
 class Parts(NamedTuple):
@@ -158,7 +169,16 @@ class Backprop:
         gradients: Mapping[nn.Parameter, Tensor],
         draw_noise: Callable[[nn.Module, Tensor], Tensor | None],
     ):
-        self.steps = [_make_step(x, weights, gradients, draw_noise) for x in layers]
+        self.steps = []
+        fresh = True  # what comes in was made by a linear layer, and is nobody else's
+        for layer in layers:
+            if type(layer) is nn.Dropout:
+                step = _Dropout(layer, draw_noise)
+            elif type(layer) is nn.Linear:
+                step, fresh = _make_linear(layer, weights, gradients), True
+            else:
+                step, fresh = _Activation(layer, in_place=fresh), False
+            self.steps.append(step)
 
     def forward(self, x: Tensor | Parts, training: bool) -> Tensor:
         """Return the outputs, of shape (n, out) or (B, n, out); in training, drop."""
@@ -181,11 +201,7 @@ class Backprop:
         self.steps[0].backward(gradient, accumulate, into_inputs=False)
 
 
-def _make_step(layer, weights, gradients, draw_noise):
-    if type(layer) is nn.Dropout:
-        return _Dropout(layer, draw_noise)
-    if type(layer) is not nn.Linear:
-        return _Activation(layer)
+def _make_linear(layer, weights, gradients):
     weight, bias = weights[layer.weight], weights.get(layer.bias)
     kind = _Linear if weight.ndim == 2 else _StackedLinear
     return kind(weight, bias, gradients[layer.weight], gradients.get(layer.bias))
@@ -268,14 +284,15 @@ class _StackedLinear(_Linear):
 
 
 class _Activation:
-    def __init__(self, layer):
+    def __init__(self, layer, in_place):
         self.layer = layer
+        self.in_place = in_place
         self._forward = ACTIVATION_FORWARD[type(layer)]
         self._backward = ACTIVATION_BACKWARD[type(layer)]
 
     def forward(self, z, training):
-        # In place: what it overwrites was made by the layer before, and is its own.
-        self.h = self._forward(self.layer, z)
+        # An activation before this one needs its output, z, on the way back.
+        self.h = self._forward(self.layer, z if self.in_place else z.clone())
         return self.h
 
     def backward(self, d, accumulate):

@@ -45,6 +45,8 @@ class NormTracker(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         names, params = zip(*net.module_.named_parameters(), strict=True)
+        # A compiled module keeps the original one under this prefix.
+        names = [name.removeprefix("_orig_mod.") for name in names]
         norms = parameter_norms(params)
         net.history.record("param_norm", total_norm(norms))
         net.history.record("param_norms", dict(zip(names, norms, strict=True)))
@@ -216,8 +218,8 @@ class DivergenceGuard(Callback):
             f"Training diverged in epoch {epoch['epoch']} of {net.max_epochs}: "
             f"{' and '.join(bad)}, with lr={net.lr}, lambda1={net.lambda1}, "
             f"lambda2={net.lambda2}. Training stops here. Try a smaller lr (say "
-            f"{net.lr / 10:g}), inputs scaled to about [-1, 1], or a smaller lambda1 "
-            "or lambda2.",
+            f"{net.lr / 10:g}), inputs that are finite and scaled to about [-1, 1], or "
+            "a smaller lambda1 or lambda2.",
             ConvergenceWarning,
             stacklevel=2,
         )

@@ -652,7 +652,6 @@ ALONE = {
     "replaces its buffers": {"module": Average},
     "vmap cannot run": {"module": Unique},
     "embedding with padding": {"module": Words},
-    "do not fill a batch": {"batch_size": 200, "iterator_train__drop_last": True},
     "compiled, or replaced": {"module": patched},
     "its module has hooks": {"module": hooked},
     "callback Watches": {"callbacks": [Watches()]},

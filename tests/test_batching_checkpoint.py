@@ -360,6 +360,12 @@ def test_path_of_a_file(tmp_path):
         joblib.parallel_config("skreg", checkpoint=file)
 
 
+@pytest.mark.parametrize("path", [5, "", True, b"", ["a"]])
+def test_what_is_no_path(path):
+    with pytest.raises(ValueError, match=r"checkpoint=.* must be None or the path of"):
+        joblib.parallel_config("skreg", checkpoint=path)
+
+
 KILLED = """
 import sys, time
 import joblib

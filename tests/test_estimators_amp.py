@@ -177,6 +177,38 @@ def test_lbfgs():
         net.set_params(amp="float16").fit(X, y)
 
 
+class OwnBackward(RegularizedNetClassifier):
+    def train_step_single(self, batch, **fit_params):
+        X, y = batch
+        y_pred = self.infer(X, **fit_params)
+        loss = self.get_loss(y_pred, y, X=X, training=True)
+        loss.backward()
+        return {"loss": loss, "y_pred": y_pred}
+
+
+class Accumulates(RegularizedNetClassifier):
+    def train_step(self, batch, **fit_params):
+        step = self.train_step_single(batch, **fit_params)
+        if len(self.history[-1, "batches"]) % 2 == 0:
+            self.optimizer_.step()
+            self.optimizer_.zero_grad()
+        return step
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (OwnBackward, "train_step_single is overridden"),
+        (Accumulates, "gradients of several batches are added up"),
+    ],
+)
+def test_steps_of_ones_own_are_for_bfloat16(make, problem):
+    X, y = data()
+    make(amp="bfloat16", max_epochs=2, batch_size=16).fit(X, y)
+    with pytest.raises(ValueError, match=f"amp='float16' .* {problem}; use amp='bfl"):
+        make(amp="float16", max_epochs=2, batch_size=16).fit(X, y)
+
+
 def test_what_amp_refuses():
     X, y = data()
     allowed = "must be None, 'bfloat16' or 'float16'"

@@ -1,12 +1,23 @@
 """The ways through an epoch, with hooks, without, and without autograd: one result."""
 
+import pickle
+import threading
+
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_iris
-from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, LRScheduler
+from skorch.callbacks import (
+    Callback,
+    EpochScoring,
+    GradientNormClipping,
+    LRScheduler,
+    Unfreezer,
+)
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils.prune import l1_unstructured
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
 from skreg.callbacks import AccuracyTracker
@@ -50,6 +61,22 @@ def sequential(in_features, out_features):
     )
 
 
+def in_a_row(in_features, out_features):
+    """Activations whose backward needs what the next one would overwrite."""
+    return nn.Sequential(
+        nn.Linear(in_features, 7),
+        nn.Tanh(),
+        nn.Sigmoid(),
+        nn.Dropout(),
+        nn.Tanh(),
+        nn.Linear(7, out_features),
+    )
+
+
+def falling(in_features, out_features):
+    return nn.Sequential(nn.Linear(in_features, out_features), nn.LeakyReLU(-0.1))
+
+
 def convolutional(in_features, out_features):
     convolution = nn.Conv1d(1, 2, 3)
     return nn.Sequential(
@@ -84,7 +111,7 @@ class Normalized(MLP):
 
 
 class WasLean(Callback):
-    def on_train_begin(self, net, **kwargs):
+    def on_train_end(self, net, **kwargs):
         self.lean_ = net._session.lean
 
 
@@ -105,7 +132,8 @@ WORK = [
     {"early_stopping": True, "patience": 1, "batch_size": -1},
     {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9, "lr": 0.1},
     {"augment": GaussianNoise(0.5), "class_weight": {0: 1, 1: 2, 2: 3}},
-    {"optimizer": torch.optim.RMSprop, "iterator_train__drop_last": True},
+    {"optimizer": torch.optim.RMSprop, "iterator_train__drop_last": True}
+    | {"batch_size": 16},
     {"iterator_train": torch.utils.data.DataLoader, "batch_size": 32},
     {"make": RegularizedNetRegressor, "lambda2": 0.1},
     {"schedule": LRScheduler("StepLR", step_size=2, gamma=0.5)},
@@ -158,6 +186,8 @@ MODULES = [
     {"criterion__label_smoothing": 0.1},
     {"penalize": "weights", "lambda1": 0.01},
     {"dropout": 1.0},
+    {"module": in_a_row, "dropout": 0.0},
+    {"module": in_a_row, "dropout": 0.5},
 ]
 
 
@@ -197,6 +227,7 @@ class UsesHand(Callback):
         ({"criterion": torch.nn.SmoothL1Loss, "make": RegularizedNetRegressor}, False),
         ({"criterion__weight": torch.ones(3)}, False),
         ({"module": with_hook}, False),
+        ({"module": falling}, False),
         ({"module": frozen}, False),
         ({"module": tied}, False),
         ({"module": Normalized}, False),
@@ -451,3 +482,117 @@ def test_small_nets_are_trained_by_one_thread(iris, size, expected):
     finally:
         torch.set_num_threads(1)
     assert set(seen) == {expected}
+
+
+def test_hooks_of_an_instance_are_called(iris):
+    callback, calls = Callback(), []
+    callback.on_batch_end = lambda net, training=False, **kwargs: calls.append(training)
+    tracker = AccuracyTracker()
+    tracker.on_grad_computed = lambda net, **kwargs: calls.append("gradient")
+    fit(iris, callbacks=[callback, tracker], max_epochs=2, batch_size=-1)
+    assert calls.count(True) == calls.count("gradient") == 2
+    assert calls.count(False) == 2
+
+
+class AppendsLate(Callback):
+    def __init__(self, method):
+        setattr(self, method, self.append)
+
+    def append(self, net, **kwargs):
+        if not any(isinstance(cb, CountsBatches) for _, cb in net.callbacks_):
+            net.callbacks_.append(("late", CountsBatches()))
+
+
+class CountsBatches(Callback):
+    n = 0
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        self.n += training
+
+
+@pytest.mark.parametrize("method", ["on_train_begin", "on_epoch_begin"])
+def test_callbacks_that_come_late_see_batches(iris, method):
+    net, _ = fit(iris, callbacks=[AppendsLate(method)], batch_size=-1, max_epochs=3)
+    assert dict(net.callbacks_)["late"].n == 3
+
+
+def test_hooks_on_all_optimizers_and_all_modules_are_called(iris):
+    steps, passes = [], []
+    on_step = register_optimizer_step_post_hook(lambda *args: steps.append(1))
+    on_pass = register_module_forward_hook(lambda *args: passes.append(1))
+    try:
+        fit(iris, batch_size=25, max_epochs=2)
+    finally:
+        on_step.remove()
+        on_pass.remove()
+    assert len(steps) == 4
+    assert len(passes) >= 4
+
+
+def test_weights_that_are_unfrozen_are_penalised_from_then_on(iris):
+    def half_frozen(in_features, out_features):
+        module = MLP(in_features, out_features, (5,))
+        module.fc1.weight.requires_grad_(False)
+        return module
+
+    thaw = Unfreezer("fc1.weight", at=2)
+    params = {"module": half_frozen, "max_epochs": 40, "lr": 0.02, "lambda2": 100.0}
+    norms = fit(iris, callbacks=[thaw], **params)[0].history[-1, "param_norms"]
+    free = fit(iris, **(params | {"module": MLP, "hidden_layer_sizes": (5,)}))[0]
+    assert norms["fc1.weight"] < 3 * free.history[-1, "param_norms"]["fc1.weight"]
+
+
+class ToLBFGS(Callback):
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) == 3:
+            net.optimizer_ = torch.optim.LBFGS(net.module_.parameters(), lr=0.1)
+
+
+def test_an_optimizer_that_wants_a_closure_may_come_late(iris):
+    net, _ = fit(iris, callbacks=[ToLBFGS()], batch_size=-1, max_epochs=6)
+    assert net.history[-1, "train_loss"] < net.history[1, "train_loss"]
+
+
+class Accumulates(RegularizedNetClassifier):
+    """Accumulates gradients as skorch's guide does: ``train_step`` is its own."""
+
+    def train_step(self, batch, **fit_params):
+        self.optimizer_.zero_grad()
+        step = self.train_step_single(batch, **fit_params)
+        self.optimizer_.step()
+        return step
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"class_weight": {0: 1, 1: 2, 2: 30}},
+        {"augment": GaussianNoise(0.5)},
+        {"adversarial_eps": 0.3},
+        {"lambda1": 0.1},
+    ],
+)
+def test_a_train_step_of_ones_own_loses_no_parameter(iris, params):
+    own, _ = fit(iris, make=Accumulates, **params)
+    base, _ = fit(iris, callbacks=[SeesBatches()], **params)
+    for a, b in zip(own.module_.parameters(), base.module_.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert_same_history(own.history, base.history, {"rel": 0})
+
+
+def test_predictions_in_another_thread_leave_training_alone(iris):
+    X, y = iris
+    params = {"random_state": 0, "batch_size": 50, "max_epochs": 1}
+    alone = RegularizedNetClassifier(**params).fit(X, y).set_params(max_epochs=200)
+    disturbed = pickle.loads(pickle.dumps(alone))
+    alone.partial_fit(X, y)
+    thread = threading.Thread(target=disturbed.partial_fit, args=(X, y))
+    thread.start()
+    while thread.is_alive():
+        disturbed.predict_proba(X[:20])
+    thread.join()
+    assert len(disturbed.history) == 201
+    for a, b in zip(
+        alone.module_.parameters(), disturbed.module_.parameters(), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

@@ -16,14 +16,15 @@ from skreg.backprop import (
 )
 from skreg.batching._jobs import Job
 from skreg.batching._vmap import FEATURE_NDIM, reason_against_vmap
-from skreg.estimators._backprop import (
-    COMPUTATION_METHODS,
-    EPOCH_METHODS,
-    KNOWN_CALLBACKS,
-)
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._data import ArrayDataset, InMemoryBatches
-from skreg.estimators._epochs import BATCH_METHODS, overridden
+from skreg.estimators._epochs import (
+    BATCH_METHODS,
+    COMPUTATION_METHODS,
+    EPOCH_METHODS,
+    is_known,
+    overridden,
+)
 from skreg.penalties import penalized_parameters
 from skreg.transforms import is_sample_augmentation
 
@@ -143,8 +144,6 @@ def examine(job: Job) -> Candidate | str:
     for loader in (batches, valid_batches):
         if type(loader) is not InMemoryBatches:
             return "its data are not arrays in memory, in batches of the default kind"
-    if len(batches) == 0:
-        return "its data do not fill a batch"
     layers = fully_connected_layers(net.module_, net.input_shape_)
     if layers is None:
         X, _, _ = train.tensors(net.device_)
@@ -220,9 +219,9 @@ def _reason_against(net, fit_params) -> str | None:
 
 
 def _is_known(callback) -> bool:
-    if type(callback) is LRScheduler:
+    if type(callback) is LRScheduler and is_known(callback):
         return callback.step_every == "epoch" and not callable(callback.monitor)
-    return type(callback) in KNOWN_CALLBACKS
+    return is_known(callback)
 
 
 def _is_dropout(layer) -> bool:

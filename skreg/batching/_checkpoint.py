@@ -31,6 +31,11 @@ class Checkpoint:
     """
 
     def __init__(self, path):
+        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+            raise ValueError(
+                f"checkpoint={path!r} must be None or the path of a folder, in which "
+                "the results of fits are to be kept."
+            )
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(

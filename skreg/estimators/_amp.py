@@ -46,15 +46,30 @@ class LossScaler:
 
     def __init__(self, device: torch.device):
         self._scaler = torch.amp.GradScaler(device.type)
+        self._has_gradients = False
 
     def backward(self, loss: Tensor, optimizers: Sequence[Optimizer]) -> None:
         """Differentiate `loss`; the gradients are its own, or not finite."""
+        self._check(
+            not self._has_gradients, "gradients of several batches are added up"
+        )
+        self._has_gradients = True
         self._scaler.scale(loss).backward()
         for optimizer in optimizers:
             self._scaler.unscale_(optimizer)
 
     def step(self, optimizers: Sequence[Optimizer]) -> None:
         """Let those optimizers take a step whose gradients are finite."""
+        self._check(self._has_gradients, "train_step_single is overridden")
+        self._has_gradients = False
         for optimizer in optimizers:
             self._scaler.step(optimizer)
         self._scaler.update()
+
+    @staticmethod
+    def _check(fine: bool, problem: str) -> None:
+        if not fine:
+            raise ValueError(
+                f"amp='float16' scales each batch's loss, but {problem}; use "
+                "amp='bfloat16', which needs no scaling."
+            )

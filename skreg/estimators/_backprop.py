@@ -5,38 +5,15 @@ put something of their own in their place; the optimizer is the net's. The weigh
 those of the standard way within rounding.
 """
 
+from threading import get_ident
+
 import torch
-from skorch.callbacks import EpochTimer, LRScheduler, PassthroughScoring
 from torch import Tensor
 
 from skreg.backprop import Backprop, fully_connected_layers, loss_head
-from skreg.callbacks import (
-    AccuracyTracker,
-    BatchAverage,
-    DivergenceGuard,
-    EarlyStopping,
-    EpochLog,
-    NormTracker,
-)
-from skreg.estimators._epochs import overridden
+from skreg.estimators._epochs import COMPUTATION_METHODS, is_closed, overridden
 from skreg.estimators._steps import make_step
 from skreg.objective import penalize_into
-
-# What a subclass may override to change what is computed from a batch.
-COMPUTATION_METHODS = ("get_loss", "_data_loss", "infer", "evaluation_step")
-EPOCH_METHODS = ("on_epoch_begin", "on_epoch_end", "notify", "fit_loop")
-# Callbacks that change no weights before training ends.
-KNOWN_CALLBACKS = {
-    AccuracyTracker,
-    BatchAverage,
-    DivergenceGuard,
-    EarlyStopping,
-    EpochLog,
-    EpochTimer,
-    LRScheduler,
-    NormTracker,
-    PassthroughScoring,
-}
 
 
 def make_hand_training(net, reference: type):
@@ -102,7 +79,7 @@ class HandTraining:
         self.head = head
         self.reference = reference
         self.generator = None  # of dropout; None is torch's default one
-        penalized = _ids(net._session.penalized)
+        self.penalized_ids = penalized = _ids(net._session.penalized)
         own = list(net.module_.parameters())
         self.parameters = sorted(own, key=lambda w: id(w) not in penalized)
         weights, self.views = _flattened([w.detach() for w in self.parameters])
@@ -125,9 +102,8 @@ class HandTraining:
         self.flop_per_sample = 6 * weights.numel()  # two products back, one forward
         # Others may change the net at any time, and `is_current` sees it only before an
         # epoch: then the module itself is evaluated.
-        self.evaluates = not overridden(net, reference, EPOCH_METHODS) and all(
-            type(callback) in KNOWN_CALLBACKS for _, callback in net.callbacks_
-        )
+        self.evaluates = is_closed(net, reference)
+        self._thread = get_ident()
         self._evaluated = None
 
     def is_current(self) -> bool:
@@ -144,10 +120,18 @@ class HandTraining:
         return (
             self.head is not None
             and list(map(id, layers)) == list(map(id, self.layers))
+            and self.penalized_ids == _ids(net._session.penalized)
             and _ids(self.parameters) == _ids(net.module_.parameters())
             and _ids(self.parameters) == _ids(_optimized(net.optimizer_))
             and all(map(_shares_memory, self.parameters, self.views))
         )
+
+    def stands_in(self) -> bool:
+        """Tell whether ``outputs`` may be taken for those of the module.
+
+        Not by another thread, whose batch would take the place of the one in training.
+        """
+        return self.evaluates and self._thread == get_ident()
 
     def begin_epoch(self) -> None:
         """Put the gradients in their places, where an optimizer looks for them."""

@@ -22,7 +22,15 @@ from skreg.estimators._backprop import (
 )
 from skreg.estimators._components import Components
 from skreg.estimators._data import ArrayDataset, Batch, to_numpy
-from skreg.estimators._epochs import draws_nothing_else, is_lean, run_lean_epoch
+from skreg.estimators._epochs import (
+    BATCH_METHODS,
+    COMPUTATION_METHODS,
+    draws_nothing_else,
+    is_closed,
+    is_lean,
+    overridden,
+    run_lean_epoch,
+)
 from skreg.estimators._inputs import DataInput
 from skreg.estimators._parameters import RULES, check_parameters
 from skreg.estimators._randomness import epoch_seed, make_generator, seeded
@@ -30,7 +38,7 @@ from skreg.estimators._tasks import CallbackSupportMixin, FitTasks, with_callbac
 from skreg.estimators._training import train
 from skreg.objective import penalized_objective
 from skreg.penalties import penalized_parameters
-from skreg.transforms import as_augmentation
+from skreg.transforms import as_augmentation, is_sample_augmentation
 
 
 @dataclass
@@ -370,8 +378,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self._session.fit_params = fit_params
         if self.adversarial_eps > 0:
             self._session.bounds = input_range(self, X)
-        self._session.lean = is_lean(self, RegularizedNet)
         self.notify("on_train_begin", X=X, y=y)
+        self._session.lean = is_lean(self, RegularizedNet)
         try:
             train(self, X, y, fit_params)
         except StopTraining:
@@ -423,7 +431,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             return
         session = self._session
         if session and training:
-            session.hand = renewed(session.hand)
+            self._look_again()
+            step_fn = self._with_training_batches(step_fn)
         if draws_nothing_else(self, iterator, fit_params):
             # Nobody but the iterator and dropout draws random numbers: they can have
             # a generator of their own, and the global ones need not be borrowed.
@@ -442,10 +451,28 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
                     iterator, training, prefix, step_fn, **fit_params
                 )
 
-    def train_step(self, batch, **fit_params):
-        step = super().train_step(self._training_batch(batch), **fit_params)
-        if self._session:
+    def _look_again(self) -> None:
+        """Notice what callbacks have made of the net since the last epoch."""
+        session = self._session
+        if not is_closed(self, RegularizedNet):
+            session.lean = session.lean and is_lean(self, RegularizedNet)
+            session.penalized = self._penalized_parameters()
+        if session.hand and not session.lean:
+            session.hand.release()
+            session.hand = None
+        session.hand = renewed(session.hand)
+
+    def _with_training_batches(self, train_step):
+        """Return the step with what precedes it, and what is written down after it.
+
+        They are not part of ``train_step``, so that a subclass may replace it.
+        """
+
+        def step(batch, **fit_params):
+            step = train_step(self._training_batch(batch), **fit_params)
             self.history.record_batch("train_penalty", float(self._session.penalty))
+            return step
+
         return step
 
     def train_step_single(self, batch, **fit_params):
@@ -537,6 +564,23 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         losses = per_sample(outputs, y_true).reshape(len(outputs), -1).mean(dim=1)
         return (weight.to(losses) * losses).mean()
 
+    def _may_share_memory(self, layers) -> bool:
+        """Tell whether nobody writes into batches, so that they may be the data.
+
+        Parameters
+        ----------
+        layers : list of nn.Module or None
+            From `fully_connected_layers`.
+        """
+        if not layers:  # some layers work in place
+            return False
+        if self._session is None:
+            methods = (*BATCH_METHODS, *COMPUTATION_METHODS)
+            return not overridden(self, RegularizedNet, methods)
+        augment = self._session.augment
+        harmless = augment is None or is_sample_augmentation(augment)
+        return harmless and is_closed(self, RegularizedNet)
+
     def _penalized_parameters(self) -> list[torch.nn.Parameter]:
         return list(penalized_parameters(self.module_, self.penalize).values())
 
@@ -548,7 +592,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     def infer(self, x, **fit_params):
         x = self._to_device(x)
         hand = self._session.hand if self._session else None
-        if hand and hand.evaluates and not fit_params and not self.module_.training:
+        evaluates = not fit_params and not self.module_.training
+        if hand and evaluates and hand.stands_in():
             return hand.outputs(x)
         if self._amp is None:
             return self._forward(x, fit_params)
@@ -582,9 +627,12 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         nonlinearity = nonlinearity or self._get_predict_nonlinearity()
         batches = self.forward_iter(self._validate_X(X))
         outputs = (out[0] if isinstance(out, tuple) else out for out in batches)
-        return self._finite(
-            np.concatenate([to_numpy(nonlinearity(out)) for out in outputs])
-        )
+        outputs = [to_numpy(nonlinearity(out)) for out in outputs]
+        if not outputs:
+            raise ValueError(
+                f"X={type(X).__name__} holds 0 samples; at least 1 is needed."
+            )
+        return self._finite(np.concatenate(outputs))
 
     def _finite(self, outputs: np.ndarray) -> np.ndarray:
         if not np.isfinite(outputs).all():

@@ -121,7 +121,7 @@ class InMemoryBatches:
         if not (self.shuffle and len(X) > size):
             for batch in _batches(X, y, weight, size, n_used):
                 if self.writable:
-                    batch = Batch(batch[0].clone(), batch[1], batch.weight)
+                    batch = Batch(*(part.clone() for part in batch), batch.weight)
                 yield batch
             return
         order = torch.randperm(len(X), generator=self.generator).to(self.device)
@@ -151,13 +151,18 @@ class GatheredBatches(InMemoryBatches):
         for start in range(0, n_used, size):
             pick = slice(start, min(start + size, n_used))
             pick = pick if order is None else order[pick]
+            parts = [
+                None if array is None else self._take(array, pick)
+                for array in (X, self._targets, self.dataset.weight)
+            ]
+            parts[0] = _floating(parts[0])
             yield Batch(
-                _on_device(_floating(X[pick]), self.device),
-                *(
-                    None if array is None else _on_device(array[pick], self.device)
-                    for array in (self._targets, self.dataset.weight)
-                ),
+                *(None if p is None else _on_device(p, self.device) for p in parts)
             )
+
+    def _take(self, array, pick) -> np.ndarray:
+        part = array[pick]
+        return np.array(part) if self.writable and isinstance(pick, slice) else part
 
     @property
     def _targets(self) -> np.ndarray:
@@ -170,9 +175,9 @@ def _on_device(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 def _floating(X: np.ndarray) -> np.ndarray:
-    """Convert integers, which a file may hold; small ones are exact as float32."""
+    """Convert what a file may hold; small integers are exact as float32."""
     if X.dtype.kind == "f":
-        return X
+        return X.astype(X.dtype.newbyteorder("="), copy=False)
     return X.astype(np.float32 if X.itemsize <= 2 else np.float64)
 
 

@@ -11,10 +11,17 @@ from math import inf
 
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, LRScheduler
+from skorch.callbacks import Callback, EpochTimer, LRScheduler, PassthroughScoring
 from skorch.history import History
 
-from skreg.callbacks import AccuracyTracker
+from skreg.callbacks import (
+    AccuracyTracker,
+    BatchAverage,
+    DivergenceGuard,
+    EarlyStopping,
+    EpochLog,
+    NormTracker,
+)
 from skreg.estimators._data import InMemoryBatches
 from skreg.estimators._threads import threads_for
 
@@ -31,7 +38,22 @@ BATCH_METHODS = (
     "train_step_single",
     "validation_step",
 )
+# What it may override to change what is computed from a batch.
+COMPUTATION_METHODS = ("get_loss", "_data_loss", "infer", "evaluation_step")
+EPOCH_METHODS = ("on_epoch_begin", "on_epoch_end", "notify", "fit_loop")
 BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
+# Callbacks that change no weights before training ends, and no batches.
+KNOWN_CALLBACKS = {
+    AccuracyTracker,
+    BatchAverage,
+    DivergenceGuard,
+    EarlyStopping,
+    EpochLog,
+    EpochTimer,
+    LRScheduler,
+    NormTracker,
+    PassthroughScoring,
+}
 
 
 def is_lean(net, reference: type) -> bool:
@@ -54,6 +76,24 @@ def is_lean(net, reference: type) -> bool:
     )
 
 
+def is_closed(net, reference: type) -> bool:
+    """Tell whether nobody but this package sees `net` and its batches in training.
+
+    Parameters are those of `is_lean`.
+    """
+    methods = (*BATCH_METHODS, *COMPUTATION_METHODS, *EPOCH_METHODS)
+    return not overridden(net, reference, methods) and all(
+        is_known(callback) for _, callback in net.callbacks_
+    )
+
+
+def is_known(callback) -> bool:
+    """Tell whether a callback is one of ours or skorch's, without hooks of its own."""
+    return type(callback) in KNOWN_CALLBACKS and not any(
+        name.startswith("on_") and name != "on_train" for name in vars(callback)
+    )
+
+
 def overridden(net, reference: type, methods: Sequence[str]) -> list[str]:
     """Return which of these methods of `reference` the class of `net` overrides.
 
@@ -68,6 +108,8 @@ def overridden(net, reference: type, methods: Sequence[str]) -> list[str]:
 
 
 def _sees_batches(callback) -> bool:
+    if any(hook in vars(callback) for hook in BATCH_HOOKS):
+        return True
     if type(callback) is AccuracyTracker:  # asks for predictions only, see below
         return False
     if type(callback) is LRScheduler and callback.step_every == "epoch":

@@ -42,6 +42,7 @@ from skreg.estimators._data import (
 )
 from skreg.estimators._randomness import seeded
 
+PREDICTED_BATCHES = 4  # of training, in one of predictions
 PREDICTED_BYTES = 2**23  # the widest layer's outputs in a batch of predictions
 
 
@@ -128,7 +129,7 @@ class DataInput:
     @staticmethod
     def _conversion(X, dtype) -> dict:
         """Return what to make of X: nothing of a file, whose batches are converted."""
-        if is_mapped(X) and X.dtype.kind in "uibf":
+        if is_mapped(X) and X.dtype.kind in "uibf" and X.itemsize <= 8:
             return {"dtype": None, "order": None}
         return {"dtype": dtype, "order": "C"}
 
@@ -148,7 +149,7 @@ class DataInput:
     def _learn_inputs(self, X):
         dtype = "float32"
         if is_array_like(X):
-            dtype, self.input_shape_ = X.dtype, X.shape[1:]
+            dtype, self.input_shape_ = X.dtype.newbyteorder("="), X.shape[1:]
             if dtype not in (np.float32, np.float64):  # of a file
                 dtype = "float32"
         elif not isinstance(X, Mapping):
@@ -164,7 +165,7 @@ class DataInput:
         self._torch_dtype = getattr(torch, dtype.name)
 
     def _with_encoded_targets(self, dataset, encoded, y):
-        same = encoded.shape == y.shape and np.array_equal(encoded, y)
+        same = encoded.dtype == y.dtype and np.array_equal(encoded, y)
         return dataset if same else TargetTransform(dataset, self._encode_targets)
 
     def _class_weighted(self, weight, encoded):
@@ -267,6 +268,13 @@ class DataInput:
         return ValidSplit(GroupShuffleSplit(1, test_size=size, random_state=seed))
 
     def _check_last_batch(self, n_samples, batch_size, drop_last=False, **_):
+        if batch_size is None:  # batches are the loader's affair
+            return
+        if drop_last and n_samples < batch_size:
+            raise ValueError(
+                f"batch_size={batch_size} with iterator_train__drop_last=True leaves "
+                f"no batch of {n_samples} samples to train on; use smaller batches."
+            )
         alone = n_samples % batch_size == 1 and not drop_last
         if alone and _has_batch_norm(self.module_):
             raise ValueError(
@@ -276,13 +284,15 @@ class DataInput:
             )
 
     def _default_batch_size(self, training, layers):
-        """Return `batch_size`, or more for predictions with a fully connected net.
+        """Return `batch_size`, or more for predictions.
 
-        It keeps one layer at a time, so that memory does not limit the batch.
+        Training keeps the outputs of all layers, prediction those of one or two.
         """
         size = self.batch_size
-        if training or self._session is not None or size == -1 or not layers:
+        if training or self._session is not None or size == -1:
             return size
+        if not layers:
+            return PREDICTED_BATCHES * size
         widest = max(max(w.shape) for w in self.module_.parameters())
         return max(size, PREDICTED_BYTES // (widest * self._torch_dtype.itemsize))
 
@@ -307,9 +317,9 @@ class DataInput:
             "shuffle",
             "drop_last",
         }
+        if simple and (in_memory or is_gathered(dataset)):
+            kwargs["writable"] = not self._may_share_memory(layers)
         if simple and in_memory:
-            # Layers that work in place must not write into the data.
-            kwargs["writable"] = not layers
             return InMemoryBatches(dataset, self.device_, **kwargs)
         if simple and is_gathered(dataset):
             return GatheredBatches(dataset, self.device_, **kwargs)

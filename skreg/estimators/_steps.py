@@ -7,6 +7,10 @@ them by device, and calls hooks; on a small net that takes much longer than the 
 from collections.abc import Callable
 
 import torch
+from torch.optim.optimizer import (
+    _global_optimizer_post_hooks,
+    _global_optimizer_pre_hooks,
+)
 
 __all__ = ["make_step"]
 
@@ -25,6 +29,8 @@ def make_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
         "step" in vars(optimizer)  # a scheduler's wrapper
         or optimizer._optimizer_step_pre_hooks
         or optimizer._optimizer_step_post_hooks
+        or _global_optimizer_pre_hooks
+        or _global_optimizer_post_hooks
     )
     if kernel is None or listened_to or not all(map(_is_plain, optimizer.param_groups)):
         return optimizer.step
