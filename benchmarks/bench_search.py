@@ -11,9 +11,7 @@ Usage: python benchmarks/bench_search.py [--device cuda] [--repeats N] [--data P
 """
 
 import argparse
-import json
 import warnings
-from importlib.metadata import version
 from itertools import pairwise
 from math import prod
 from statistics import median
@@ -23,6 +21,7 @@ import joblib
 import numpy as np
 import skorch
 import torch
+from measure import machine, synchronize, write_json
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
@@ -135,11 +134,6 @@ def gemm_rate(sizes, n, batch_size, device):
         synchronize(device)
         times.append(perf_counter() - start)
     return 60 * n * n_in * n_out / median(times)
-
-
-def synchronize(device):
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def make_net(search, device):
@@ -329,13 +323,7 @@ def main():
     parser.add_argument("--without", nargs="*", default=[], metavar="NAME")
     parser.add_argument("--json")
     options = parser.parse_args()
-    if options.device == "cuda":
-        device = torch.cuda.get_device_name()
-    else:
-        device = f"CPU, {torch.get_num_threads()} threads"
-    libraries = ("torch", "skorch", "scikit-learn", "joblib", "numpy")
-    versions = {library: version(library) for library in libraries}
-    print(device, versions)
+    print(machine(options.device))
     searches = []
     if "90" in options.rows:
         searches.append(digits_search(6, 5, 3))
@@ -362,9 +350,7 @@ def main():
         rows.append({"search": search.name, "seconds": medians, "floor": floor})
     if options.growth:
         growth(options)
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"device": device, "versions": versions, "rows": rows}, file)
+    write_json(options.json, options.device, rows)
 
 
 if __name__ == "__main__":

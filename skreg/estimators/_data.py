@@ -48,7 +48,7 @@ class ArrayDataset(Dataset):
         if device not in self._tensors:
             y = np.zeros(len(self), dtype=np.int64) if self.y is None else self.y
             self._tensors[device] = tuple(
-                None if array is None else _as_tensor(array).to(device)
+                None if array is None else as_tensor(array).to(device)
                 for array in (self.X, y, self.weight)
             )
         return self._tensors[device]
@@ -57,7 +57,8 @@ class ArrayDataset(Dataset):
         return {**self.__dict__, "_tensors": {}}
 
 
-def _as_tensor(array: np.ndarray) -> Tensor:
+def as_tensor(array: np.ndarray) -> Tensor:
+    """Return a tensor that shares the memory of an array."""
     if array.flags.writeable:
         return torch.from_numpy(array)
     with warnings.catch_warnings():
@@ -171,7 +172,7 @@ class GatheredBatches(InMemoryBatches):
 
 
 def _on_device(array: np.ndarray, device: torch.device) -> Tensor:
-    return _as_tensor(np.ascontiguousarray(array)).to(device)
+    return as_tensor(np.ascontiguousarray(array)).to(device)
 
 
 def _floating(X: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """From what users pass as X and y to the datasets and iterators of a fit."""
 
 from collections.abc import Mapping
+from math import prod
 from numbers import Real
 from operator import index
 
@@ -27,6 +28,7 @@ from skreg.estimators._data import (
     WeightedDataset,
     accepted_dtypes,
     arrays_of,
+    as_tensor,
     check_pair,
     is_array_like,
     is_gathered,
@@ -217,7 +219,7 @@ class DataInput:
             and len(X) > 0
             and not hasattr(self, "feature_names_in_")
             and not is_mapped(X)
-            and np.isfinite(X.sum())
+            and as_tensor(X).sum().isfinite().item()  # faster than NumPy's sum
         )
 
     def check_data(self, X, y=None):
@@ -283,7 +285,7 @@ class DataInput:
                 "another batch_size or iterator_train__drop_last=True."
             )
 
-    def _default_batch_size(self, training, layers):
+    def _default_batch_size(self, training, dataset, layers):
         """Return `batch_size`, or more for predictions.
 
         Training keeps the outputs of all layers, prediction those of one or two.
@@ -293,8 +295,10 @@ class DataInput:
             return size
         if not layers:
             return PREDICTED_BATCHES * size
-        widest = max(max(w.shape) for w in self.module_.parameters())
-        return max(size, PREDICTED_BYTES // (widest * self._torch_dtype.itemsize))
+        widths = [la.out_features for la in layers if isinstance(la, torch.nn.Linear)]
+        if is_gathered(dataset):  # else its inputs are in memory anyway
+            widths.append(prod(dataset.X.shape[1:]))
+        return max(size, PREDICTED_BYTES // (max(widths) * self._torch_dtype.itemsize))
 
     def get_iterator(self, dataset, training=False):
         """Return an iterable over batches (X, y), without a DataLoader if it can."""
@@ -303,7 +307,7 @@ class DataInput:
         in_memory, layers = is_in_memory(dataset), None
         if in_memory or is_gathered(dataset):
             layers = fully_connected_layers(self.module_, dataset.X.shape[1:])
-        size = self._default_batch_size(training, layers)
+        size = self._default_batch_size(training, dataset, layers)
         kwargs.setdefault("batch_size", size)
         if kwargs["batch_size"] == -1:
             kwargs["batch_size"] = len(dataset)
