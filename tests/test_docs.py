@@ -15,15 +15,11 @@ from skreg.studies import NAMES
 DOCS = Path(__file__).parents[1] / "docs"
 API = DOCS / "api"
 # Pages whose examples are doctests; test_guide.py looks after the others.
-PAGES = (
-    "memorising",
-    "penalties",
-    "dropout",
-    "augmentation",
-    "learning_rate",
-    "tuning",
-    "studies",
-)
+PAGES = [
+    page.stem
+    for page in sorted((DOCS / "guide").glob("*.rst"))
+    if ">>>" in page.read_text(encoding="utf-8")
+]
 MODULES = (
     "attacks",
     "backprop",

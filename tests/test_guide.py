@@ -1,8 +1,10 @@
 """The guide and the README promise nothing that does not happen."""
 
 import re
+import textwrap
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import sklearn
@@ -12,12 +14,76 @@ from torch.utils.data import ChainDataset, DataLoader
 
 import skreg
 from skreg import RegularizedNetClassifier, transforms
+from skreg.datasets import load_digit_images
 from skreg.modules import AnimalNet
 
 ROOT = Path(__file__).parents[1]
-GUIDE = ROOT / "docs" / "guide" / "estimators.rst"
+GUIDE = ROOT / "docs" / "guide"
 ROW = re.compile(r"^   \* - ``(.+)``\n     - (.+)$", re.MULTILINE)
-ROWS = ROW.findall(GUIDE.read_text(encoding="utf-8"))
+ROWS = ROW.findall((GUIDE / "estimators.rst").read_text(encoding="utf-8"))
+# What follows "::" in a page, or is fenced in the README; directives begin with "..".
+RST = re.compile(
+    r"^ *(?:(?!\.\.| ).*::|\.\. code(?:-block)?:: python)\n\n((?:[ \t]+.*\n|\n)+)", re.M
+)
+MARKDOWN = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Address of the cluster that the pages speak of.
+SCHEDULER = "scheduler:8786"
+
+
+def snippets(path):
+    """Return the Python of a page, where its lines are in the page."""
+    text = path.read_text(encoding="utf-8")
+    blocks = (RST if path.suffix == ".rst" else MARKDOWN).finditer(text)
+    return [
+        "\n" * text.count("\n", 0, block.start(1)) + textwrap.dedent(block[1])
+        for block in blocks
+    ]
+
+
+# Pages of doctests are run by test_docs.py.
+PAGES = [page for page in (ROOT / "README.md", *GUIDE.glob("*.rst")) if snippets(page)]
+
+
+def test_the_snippets_are_found():
+    found = {page.stem: len(snippets(page)) for page in PAGES}
+    assert found.keys() == {"README", "batching", "estimators"}
+    assert min(found.values()) > 1
+
+
+@pytest.fixture
+def scheduler():
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address=None,
+        silence_logs=50,
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_snippets_run(page, request, tmp_path, monkeypatch):
+    """One after the other, as a reader would run them, on few images of digits."""
+    monkeypatch.chdir(tmp_path)
+    codes = snippets(page)
+    for optional in ("distributed", "sklearn.callback", "safetensors"):
+        if any(optional in code for code in codes):
+            pytest.importorskip(optional)
+    if any(SCHEDULER in code for code in codes):
+        address = request.getfixturevalue("scheduler")
+        codes = [code.replace(SCHEDULER, address) for code in codes]
+    X, y = load_digit_images(return_X_y=True)
+    X, y = X[:100], y[:100]
+    rows = 16 * X.reshape(len(X), -1)
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda return_X_y: (rows, y))
+    names = {"X": X, "y": y, "groups": np.arange(100) % 10}
+    with joblib.parallel_config("skreg"):  # the same results, sooner
+        for code in codes:
+            exec(compile(code, str(page), "exec"), names)
+            if "client" in names:
+                names.pop("client").close()
 
 
 def test_the_table_is_read():

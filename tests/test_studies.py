@@ -13,6 +13,7 @@ from sklearn.utils import Bunch
 from skreg.datasets import load_digit_images
 from skreg.studies import l1_l2
 from skreg.studies.files import load_result, save_result, write_atomically
+from skreg.studies.fitting import CURVES
 from skreg.studies.report import Report, readable_table
 from skreg.studies.sampling import choose_sizes, draw_sample
 from skreg.studies.session import run_studies
@@ -167,7 +168,7 @@ def made_up(differences):
     for seed, difference in enumerate(differences):
         for name in l1_l2.NETS:
             accuracy = 0.5 + 0.1 * seed + difference * (name == "L1")
-            curves = {key: [accuracy] for key in l1_l2.CURVES}
+            curves = {key: [accuracy] for key in CURVES}
             labels = {"training images": 30, "penalty": name}
             run = {"labels": labels, "seed": seed, "curves": curves, "diverged": False}
             runs.append(run)

@@ -18,13 +18,13 @@ from skreg.displays._common import (
     new_axes,
     shorten,
 )
-from skreg.displays._histories import default_name, read_estimators, read_histories
+from skreg.displays._histories import DrawsEstimators, read_histories
 
 LINESTYLES = {"train": "-", "valid": "--"}
 LABELS = {"train": "train", "valid": "validation"}
 
 
-class LearningCurvesDisplay:
+class LearningCurvesDisplay(DrawsEstimators):
     r"""Training and validation score by epoch, of one or several nets.
 
     A net's training score is a solid line and its validation score a dashed one of the
@@ -214,36 +214,6 @@ class LearningCurvesDisplay:
             curves=curves, score_name=score_name, greater_is_better=greater_is_better
         )
         return display.plot(ax, show_best=show_best, palette=palette)
-
-    @classmethod
-    def from_estimator(cls, net, *, name=None, **kwargs):
-        """Draw the curves of fitted nets.
-
-        Parameters
-        ----------
-        net : estimator, list of estimators, or mapping of str to either
-            One fitted net, several seeds of one, or several nets by name.
-        name : str, default=None
-            The net's name, where `net` gives none; None is its class.
-        **kwargs
-            The other parameters of :meth:`from_history`.
-
-        Returns
-        -------
-        LearningCurvesDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        NotFittedError
-            If a net has not been fitted.
-        TypeError
-            If `net` is no net.
-        KeyError
-            If its history lacks a key.
-        """
-        name = default_name(net) if name is None else name
-        return cls.from_history(read_estimators(net), name=name, **kwargs)
 
     def _best(self, pair: Mapping[str, np.ndarray]) -> tuple[int, float] | None:
         if "valid" not in pair:

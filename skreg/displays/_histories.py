@@ -65,6 +65,40 @@ class Runs(NamedTuple):
         )
 
 
+class DrawsEstimators:
+    """Mixin of the displays that draw histories: draws those of fitted nets."""
+
+    @classmethod
+    def from_estimator(cls, net, *, name=None, **kwargs):
+        """Draw what fitted nets have recorded.
+
+        Parameters
+        ----------
+        net : estimator, list of estimators, or mapping of str to either
+            One fitted net, several seeds of one, or several nets by name.
+        name : str, default=None
+            The net's name, where `net` gives none; None is its class.
+        **kwargs
+            The other parameters of ``from_history``.
+
+        Returns
+        -------
+        LearningCurvesDisplay or NormDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        NotFittedError
+            If a net has not been fitted.
+        TypeError
+            If `net` is no net.
+        KeyError
+            If its history lacks a key.
+        """
+        name = default_name(net) if name is None else name
+        return cls.from_history(read_estimators(net), name=name, **kwargs)
+
+
 def read_histories(history, name: str | None) -> list[Runs]:
     """Bring one or several histories into one form.
 

@@ -20,13 +20,13 @@ from skreg.displays._common import (
     shorten,
     turn_if_long,
 )
-from skreg.displays._histories import default_name, read_estimators, read_histories
+from skreg.displays._histories import DrawsEstimators, read_histories
 
 KINDS = ("epochs", "layers", "both")
 YLABEL = "Frobenius norm"
 
 
-class NormDisplay:
+class NormDisplay(DrawsEstimators):
     r"""Frobenius norm of the parameters of one or several nets.
 
     The norm of all parameters together, by epoch, as a line; and that of every
@@ -219,36 +219,6 @@ class NormDisplay:
             layer_norms = {runs.name: runs.last(layers) for runs in nets}
         display = cls(norms=norms, layer_norms=layer_norms)
         return display.plot(ax, kind=kind, palette=palette)
-
-    @classmethod
-    def from_estimator(cls, net, *, name=None, **kwargs):
-        """Draw the norms of fitted nets.
-
-        Parameters
-        ----------
-        net : estimator, list of estimators, or mapping of str to either
-            One fitted net, several seeds of one, or several nets by name.
-        name : str, default=None
-            The net's name, where `net` gives none; None is its class.
-        **kwargs
-            The other parameters of :meth:`from_history`.
-
-        Returns
-        -------
-        NormDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        NotFittedError
-            If a net has not been fitted.
-        TypeError
-            If `net` is no net.
-        KeyError
-            If its history lacks a key.
-        """
-        name = default_name(net) if name is None else name
-        return cls.from_history(read_estimators(net), name=name, **kwargs)
 
     def _draw_epochs(self, ax, styles) -> None:
         for name, values in self.norms.items():

@@ -9,16 +9,18 @@ import pandas as pd
 from skreg.displays import AttackedImagesDisplay, RobustnessDisplay
 from skreg.robustness import pgd, robust_accuracy
 from skreg.studies import figures
-from skreg.studies.fitting import CURVES, Case, fit_all, has_diverged
+from skreg.studies.fitting import fit_all, has_diverged
 from skreg.studies.regularisers import (
     DESCRIPTION,
+    FACTOR,
     NONE,
-    regularised_nets,
+    regularised_cases,
     without_early_stopping,
 )
 from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import describe, optimizer_text
+from skreg.studies.settings import counts, describe, optimizer_text
 from skreg.studies.tables import (
+    by_factor,
     compare,
     curves_frame,
     divergences,
@@ -35,7 +37,6 @@ QUESTION = (
     "attacked images (Goodfellow et al., ICLR 2015; Madry et al., ICLR 2018)?"
 )
 FULL = {"n_train": 1000, "n_test": 1000, "epochs": 200, "steps": 40}
-FACTOR = "regulariser"
 ATTACKS = {
     "FGSM": {"attack": "fgsm", "norm": "linf"},
     "PGD": {"attack": "pgd", "norm": "linf"},
@@ -90,8 +91,7 @@ def run(
     dict
     """
     sample = partial(draw_sample, data, n_train, n_valid, n_test=n_test)
-    nets = regularised_nets(data, lr=lr, epochs=epochs, device=device)
-    cases = [Case({FACTOR: label}, net, sample) for label, net in nets.items()]
+    cases = regularised_cases(data, sample, lr=lr, epochs=epochs, device=device)
     scale = float(np.sqrt(np.prod(data.data.shape[1:]) / 2))
     sizes = {
         label: [float(e) * (scale if attack["norm"] == "l2" else 1) for e in eps]
@@ -101,13 +101,8 @@ def run(
     runs = fit_all(cases, seeds, progress, measure)
     pictures = [run.pop("pictures") for run in runs]
     own = {
-        "net": "MLP with hidden layers of 128 and 32, as AnimalNet",
-        "regularisers": DESCRIPTION,
-        "training images": n_train,
-        "validation images": n_valid,
-        "test images": n_test,
-        "seeds": list(seeds),
-        "epochs": epochs,
+        **DESCRIPTION,
+        **counts(seeds, epochs, n_train, n_valid, n_test),
         "optimizer": optimizer_text(lr, None),
         "attacks": f"FGSM; PGD with {steps} steps from a random start; images stay in "
         "[-1, 1]",
@@ -157,9 +152,7 @@ def table(result: dict) -> pd.DataFrame:
     return mean_table(_summaries(result), [FACTOR])
 
 
-def curves(result: dict) -> pd.DataFrame:
-    """Return every curve of every fit, a row per epoch."""
-    return curves_frame(result["runs"], CURVES)
+curves = curves_frame
 
 
 def findings(result: dict) -> list[str]:
@@ -179,16 +172,14 @@ def findings(result: dict) -> list[str]:
 
 def plot(result: dict) -> dict:
     """Return the figures by name."""
-    drawn = {}
+    drawn, groups = {}, by_factor(result["runs"], FACTOR)
     for key, name in (("fgsm", "FGSM"), ("pgd", "PGD"), ("l2", "PGD, L2")):
-        accuracies = {}
-        for run in result["runs"]:
-            accuracies.setdefault(run["labels"][FACTOR], []).append(run["robust"][name])
         drawn[key] = (
             RobustnessDisplay(
                 eps=result["sizes"][name],
                 accuracies={
-                    label: np.array(rows, float) for label, rows in accuracies.items()
+                    label: np.array([run["robust"][name] for run in runs], float)
+                    for label, runs in groups.items()
                 },
                 norm=ATTACKS[name]["norm"],
             )

@@ -10,17 +10,15 @@ from torch import nn
 
 from skreg.modules import AnimalNet
 from skreg.studies import figures
-from skreg.studies.fitting import CURVES, Case, fit_all, image_net
+from skreg.studies.fitting import Case, fit_all, image_net
 from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import describe, optimizer_text
+from skreg.studies.settings import counts, describe, optimizer_text
 from skreg.studies.tables import (
-    best,
     compare,
     curves_frame,
     divergences,
-    final,
     mean_table,
-    summarize,
+    summarize_ends,
 )
 from skreg.transforms import RandomFlip, RandomRotation, RandomShift
 
@@ -97,11 +95,7 @@ def run(
     ]
     own = {
         "net": "AnimalNet",
-        "training images": n_train,
-        "validation images": n_valid,
-        "test images": n_test,
-        "seeds": list(seeds),
-        "epochs": epochs,
+        **counts(seeds, epochs, n_train, n_valid, n_test),
         "optimizer": optimizer_text(lr, momentum),
         "flips": f"left to right and top to bottom, each with probability {flips:g}",
         "shifts and rotations": f"up to {100 * shift:g} % of the image and {degrees:g} "
@@ -130,17 +124,15 @@ class OnBlack(nn.Sequential):
 
 def table(result: dict) -> pd.DataFrame:
     """Return a row per augmentation."""
-    return mean_table(_summaries(result), ["augmentation"])
+    return mean_table(summarize_ends(result), ["augmentation"])
 
 
-def curves(result: dict) -> pd.DataFrame:
-    """Return every curve of every fit, a row per epoch."""
-    return curves_frame(result["runs"], CURVES)
+curves = curves_frame
 
 
 def findings(result: dict) -> list[str]:
     """Say what augmentation did, and claim no more than the error bars allow."""
-    summaries = _summaries(result)
+    summaries = summarize_ends(result)
     sentences = [
         f"{column.capitalize()} against no augmentation: "
         f"{compare(summaries, column, 'augmentation', NONE)}."
@@ -173,17 +165,6 @@ def captions(result: dict) -> dict[str, str]:
         f"and on validation images (dashed){bands}.",
         "norms": f"Frobenius norm of all parameters after each epoch{bands}.",
     }
-
-
-def _summaries(result: dict) -> pd.DataFrame:
-    columns = {
-        "final training accuracy": final("train_acc"),
-        "best validation accuracy": best("valid_acc"),
-        "final validation accuracy": final("valid_acc"),
-        "test accuracy": lambda run: run["test_acc"],
-        "final norm": final("param_norm"),
-    }
-    return summarize(result["runs"], columns)
 
 
 def _augmented_samples(data, augmentations) -> dict:

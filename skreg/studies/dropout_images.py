@@ -7,18 +7,16 @@ import pandas as pd
 
 from skreg.modules import AnimalNetDropout, BigAnimalNet
 from skreg.studies import figures
-from skreg.studies.fitting import CURVES, Case, fit_all, image_net
+from skreg.studies.fitting import Case, fit_all, image_net
 from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import describe, optimizer_text
+from skreg.studies.settings import counts, describe, optimizer_text
 from skreg.studies.tables import (
-    best,
     chosen,
     compare,
     curves_frame,
     divergences,
-    final,
     mean_table,
-    summarize,
+    summarize_ends,
 )
 
 TITLE = "Dropout on images"
@@ -92,11 +90,7 @@ def run(
     own = {
         "nets": "BigAnimalNet without dropout; AnimalNetDropout, which is wider, with "
         "0.5 and 0.3, and in the sweep with p in both hidden layers",
-        "training images": n_train,
-        "validation images": n_valid,
-        "test images": n_test,
-        "seeds": list(seeds),
-        "epochs": epochs,
+        **counts(seeds, epochs, n_train, n_valid, n_test),
         "p": list(p),
         "optimizer": optimizer_text(lr, momentum),
     }
@@ -109,17 +103,15 @@ def run(
 
 def table(result: dict) -> pd.DataFrame:
     """Return a row per net."""
-    return mean_table(_summaries(result).drop(columns="part"), ["net"])
+    return mean_table(summarize_ends(result).drop(columns="part"), ["net"])
 
 
-def curves(result: dict) -> pd.DataFrame:
-    """Return every curve of every fit, a row per epoch."""
-    return curves_frame(result["runs"], CURVES)
+curves = curves_frame
 
 
 def findings(result: dict) -> list[str]:
     """Say what dropout did, and claim no more than the error bars allow."""
-    summaries = _summaries(result)
+    summaries = summarize_ends(result)
     sentences = []
     for _, group in summaries.groupby("part", sort=False):
         reference = group["net"].iloc[0]
@@ -138,7 +130,7 @@ def plot(result: dict) -> dict:
         runs = chosen(result["runs"], part=part)
         drawn[f"accuracy-{part}"] = figures.plot_accuracy(runs, "net")
         drawn[f"norms-{part}"] = figures.plot_norms(runs, "net")
-    sweep = _summaries(result)
+    sweep = summarize_ends(result)
     sweep = sweep[sweep["part"] == "sweep"]
     columns = {"training": "final training accuracy", "test": "test accuracy"}
     drawn["sweep"] = figures.plot_against(
@@ -172,14 +164,3 @@ def captions(result: dict) -> dict[str, str]:
         )
     texts["sweep"] = f"Accuracy on training and test images against p{bars}."
     return texts
-
-
-def _summaries(result: dict) -> pd.DataFrame:
-    columns = {
-        "final training accuracy": final("train_acc"),
-        "best validation accuracy": best("valid_acc"),
-        "final validation accuracy": final("valid_acc"),
-        "test accuracy": lambda run: run["test_acc"],
-        "final norm": final("param_norm"),
-    }
-    return summarize(result["runs"], columns)

@@ -18,12 +18,12 @@ from skreg.studies import figures
 from skreg.studies.fitting import computing, curve, has_diverged
 from skreg.studies.settings import optimizer_text
 from skreg.studies.tables import (
+    best,
     compare,
     curves_frame,
     divergences,
     final,
     mean_table,
-    stack,
     summarize,
 )
 
@@ -35,9 +35,7 @@ QUESTION = (
 NETS = {"no dropout": ToyNet, "dropout": ToyNetDropout}
 CURVES = ("train_loss", "valid_loss", "param_norm")
 COLUMNS = {
-    "smallest distance from the line": lambda run: min(
-        (v for v in run["curves"]["valid_loss"] if v is not None), default=None
-    ),
+    "smallest distance from the line": best("valid_loss", min),
     "final distance from the line": final("valid_loss"),
     "final training loss": final("train_loss"),
     "final norm": final("param_norm"),
@@ -147,9 +145,7 @@ def table(result: dict) -> pd.DataFrame:
     return mean_table(_summaries(result), ["net"])
 
 
-def curves(result: dict) -> pd.DataFrame:
-    """Return every curve of every fit, a row per epoch."""
-    return curves_frame(result["runs"], CURVES)
+curves = curves_frame
 
 
 def findings(result: dict) -> list[str]:
@@ -179,13 +175,11 @@ def plot(result: dict) -> dict:
         points={"train": first[0]["points"]},
         truth=result["line"][1],
     )
-    losses = {
-        name: {"train": train, "valid": stack(runs, "valid_loss", "net")[name]}
-        for name, train in stack(runs, "train_loss", "net").items()
-    }
     moments = sorted({0, (n_frames - 1) // 3, n_frames - 1})
     loss = LearningCurvesDisplay(
-        curves=losses, score_name="Mean squared error", greater_is_better=False
+        curves=figures.train_and_valid(runs, "loss", "net"),
+        score_name="Mean squared error",
+        greater_is_better=False,
     ).plot()
     return {
         "evolution": display.plot(frames=moments).figure_,

@@ -5,13 +5,12 @@ from functools import partial
 
 import pandas as pd
 
-from skreg.datasets import randomize_labels
 from skreg.displays._common import net_styles
 from skreg.modules import AnimalNet
 from skreg.studies import figures
-from skreg.studies.fitting import CURVES, Case, fit_all, image_net
+from skreg.studies.fitting import Case, fit_all, image_net
 from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import describe, optimizer_text
+from skreg.studies.settings import counts, describe, optimizer_text
 from skreg.studies.tables import (
     chosen,
     compare,
@@ -74,22 +73,19 @@ def run(
         f"patience {p}": {"early_stopping": True, "patience": p} for p in patiences
     }
     net = partial(image_net, AnimalNet, data, lr=lr, epochs=epochs, device=device)
+    sample = partial(draw_sample, data, n_train, n_valid, n_test=n_test)
     cases = [
         Case(
             {"labels": labels, "stopping": stop},
             net(**parameters),
-            partial(_draw, data, n_train, n_valid, n_test, fraction),
+            partial(sample, random_labels=fraction),
         )
         for labels, fraction in (("true", 0.0), (f"{100 * noise:g} % random", noise))
         for stop, parameters in stopping.items()
     ]
     own = {
         "net": "AnimalNet",
-        "training images": n_train,
-        "validation images": n_valid,
-        "test images": n_test,
-        "seeds": list(seeds),
-        "epochs": epochs,
+        **counts(seeds, epochs, n_train, n_valid, n_test),
         "patience": list(patiences),
         "optimizer": optimizer_text(lr, None),
     }
@@ -105,9 +101,7 @@ def table(result: dict) -> pd.DataFrame:
     return mean_table(_summaries(result), ["labels", "stopping"])
 
 
-def curves(result: dict) -> pd.DataFrame:
-    """Return every curve of every fit, a row per epoch."""
-    return curves_frame(result["runs"], CURVES)
+curves = curves_frame
 
 
 def findings(result: dict) -> list[str]:
@@ -178,12 +172,6 @@ def _mark_kept(ax, result: dict) -> None:
             markeredgecolor="white",
             zorder=5,
         )
-
-
-def _draw(data, n_train, n_valid, n_test, fraction, seed):
-    sample = draw_sample(data, n_train, n_valid, seed, n_test)
-    y_train = randomize_labels(sample.y_train, fraction, random_state=seed)
-    return sample._replace(y_train=y_train)
 
 
 def _summaries(result: dict) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from skreg.displays._common import (
     new_axes,
     turn_if_long,
 )
-from skreg.studies.tables import stack
+from skreg.studies.tables import by_factor, stack
 
 
 def bands(result: dict) -> str:
@@ -32,9 +32,14 @@ def bars(result: dict) -> str:
 
 def plot_accuracy(runs: Sequence[dict], factor: str, **kwargs):
     """Draw training and validation accuracy by epoch, a colour a case."""
-    train, valid = stack(runs, "train_acc", factor), stack(runs, "valid_acc", factor)
-    pairs = {name: {"train": train[name], "valid": valid[name]} for name in train}
-    return LearningCurvesDisplay(curves=pairs).plot(**kwargs).figure_
+    curves = train_and_valid(runs, "acc", factor)
+    return LearningCurvesDisplay(curves=curves).plot(**kwargs).figure_
+
+
+def train_and_valid(runs: Sequence[dict], kind: str, factor: str) -> dict:
+    """Return the curves of each case as `LearningCurvesDisplay` takes them."""
+    train, valid = (stack(runs, f"{p}_{kind}", factor) for p in ("train", "valid"))
+    return {name: {"train": train[name], "valid": valid[name]} for name in train}
 
 
 def plot_norms(runs: Sequence[dict], factor: str, kind: str = "epochs"):
@@ -212,10 +217,10 @@ def plot_samples(samples: dict):
 
 
 def _layer_norms(runs: Sequence[dict], factor: str) -> dict:
-    frames = {}
-    for run in runs:
-        frames.setdefault(run["labels"][factor], []).append(run["layer_norms"])
-    frames = {name: pd.DataFrame(rows, dtype=float) for name, rows in frames.items()}
+    frames = {
+        name: pd.DataFrame([run["layer_norms"] for run in group], dtype=float)
+        for name, group in by_factor(runs, factor).items()
+    }
     return {
         name: {layer: frame[layer].to_numpy() for layer in frame}
         for name, frame in frames.items()

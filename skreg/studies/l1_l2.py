@@ -7,9 +7,9 @@ import pandas as pd
 
 from skreg.modules import AnimalNet
 from skreg.studies import figures
-from skreg.studies.fitting import CURVES, Case, fit_all, image_net
+from skreg.studies.fitting import Case, fit_all, image_net
 from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import describe, optimizer_text
+from skreg.studies.settings import counts, describe, optimizer_text
 from skreg.studies.tables import (
     Quantity,
     best,
@@ -88,24 +88,16 @@ def run(
         for n in train_sizes
         for penalty, (l1, l2) in NETS.items()
     ]
-    settings = describe(
-        data,
-        name,
-        device,
-        {
-            "net": "AnimalNet",
-            "training images": list(train_sizes),
-            "validation images": n_valid,
-            "seeds": list(seeds),
-            "epochs": epochs,
-            "optimizer": optimizer_text(lr, momentum),
-            "lambda1": lambda1,
-            "lambda2": lambda2,
-        },
-    )
+    own = {
+        "net": "AnimalNet",
+        **counts(seeds, epochs, list(train_sizes), n_valid),
+        "optimizer": optimizer_text(lr, momentum),
+        "lambda1": lambda1,
+        "lambda2": lambda2,
+    }
     return {
         "study": "l1-l2",
-        "settings": settings,
+        "settings": describe(data, name, device, own),
         "runs": fit_all(cases, seeds, progress),
         "samples": figures.image_samples(data),
     }
@@ -117,9 +109,7 @@ def table(result: dict) -> pd.DataFrame:
     return mean_table(summaries, ["training images", "penalty"])
 
 
-def curves(result: dict) -> pd.DataFrame:
-    """Return every curve of every fit, a row per epoch."""
-    return curves_frame(result["runs"], CURVES)
+curves = curves_frame
 
 
 def findings(result: dict) -> list[str]:

@@ -13,7 +13,7 @@ from skreg.modules import AnimalNet
 from skreg.studies import figures
 from skreg.studies.fitting import computing, finite, folds, image_net, score
 from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import describe, optimizer_text
+from skreg.studies.settings import counts, describe, optimizer_text
 from skreg.studies.tables import describe_differences, judge, mean_table, percent
 
 TITLE = "Tuning the penalty"
@@ -82,10 +82,7 @@ def run(
             )
     own = {
         "net": "AnimalNet",
-        "training images": n_train,
-        "test images": n_test,
-        "seeds": list(seeds),
-        "epochs": epochs,
+        **counts(seeds, epochs, n_train, n_test=n_test),
         "folds": n_folds,
         "optimizer": optimizer_text(lr, None),
         **ranges,

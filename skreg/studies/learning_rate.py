@@ -9,18 +9,16 @@ import pandas as pd
 from skreg.displays._common import light_grid, mean_and_error, new_axes
 from skreg.modules import AnimalNet
 from skreg.studies import figures
-from skreg.studies.fitting import CURVES, Case, computing, fit_all, image_net
+from skreg.studies.fitting import Case, computing, fit_all, image_net
 from skreg.studies.range_test import range_test, round_to_one_digit
 from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import describe, optimizer_text
+from skreg.studies.settings import counts, describe, optimizer_text
 from skreg.studies.tables import (
-    best,
     compare,
     curves_frame,
     divergences,
-    final,
     mean_table,
-    summarize,
+    summarize_ends,
 )
 
 TITLE = "The learning rate"
@@ -92,10 +90,7 @@ def run(
     ]
     own = {
         "net": "AnimalNet",
-        "training images": n_train,
-        "validation images": n_valid,
-        "seeds": list(seeds),
-        "epochs": epochs,
+        **counts(seeds, epochs, n_train, n_valid),
         "optimizer": optimizer_text(rates[0], momentum, batch_size).replace(
             f"lr={rates[0]:g}", "learning rates as in the table"
         ),
@@ -111,17 +106,15 @@ def run(
 
 def table(result: dict) -> pd.DataFrame:
     """Return a row per learning rate."""
-    return mean_table(_summaries(result), ["learning rate"])
+    return mean_table(summarize_ends(result), ["learning rate"])
 
 
-def curves(result: dict) -> pd.DataFrame:
-    """Return every curve of every fit, a row per epoch."""
-    return curves_frame(result["runs"], CURVES)
+curves = curves_frame
 
 
 def findings(result: dict) -> list[str]:
     """Say what the rates did, and how good the suggested one is."""
-    summaries = _summaries(result)
+    summaries = summarize_ends(result)
     suggestions = [t["suggestion"] for t in result["range tests"]]
     found = [rate for rate in suggestions if rate is not None]
     sentences = ["In no range test the loss fell; there is no suggestion."]
@@ -191,13 +184,3 @@ def _plot_range_tests(result: dict):
     ax.set(xscale="log", xlabel="Learning rate", ylabel="Training loss, smoothed")
     light_grid(ax)
     return ax.figure
-
-
-def _summaries(result: dict) -> pd.DataFrame:
-    columns = {
-        "final training accuracy": final("train_acc"),
-        "best validation accuracy": best("valid_acc"),
-        "final validation accuracy": final("valid_acc"),
-        "final norm": final("param_norm"),
-    }
-    return summarize(result["runs"], columns)

@@ -6,12 +6,11 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from skreg.datasets import randomize_labels
 from skreg.modules import MLP
 from skreg.studies import figures
-from skreg.studies.fitting import CURVES, Case, fit_all, image_net
+from skreg.studies.fitting import Case, fit_all, image_net
 from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import describe, optimizer_text
+from skreg.studies.settings import counts, describe, optimizer_text
 from skreg.studies.tables import (
     chosen,
     compare,
@@ -82,17 +81,14 @@ def run(
         Case(
             {"labels": labels, "regulariser": regulariser},
             net(hidden_layer_sizes=(128, 32), **parameters),
-            partial(_draw, data, n_train, n_valid, fraction),
+            partial(draw_sample, data, n_train, n_valid, random_labels=fraction),
         )
         for labels, fraction in FRACTIONS.items()
         for regulariser, parameters in regularisers.items()
     ]
     own = {
         "net": "MLP with hidden layers of 128 and 32, as AnimalNet",
-        "training images": n_train,
-        "validation images": n_valid,
-        "seeds": list(seeds),
-        "epochs": epochs,
+        **counts(seeds, epochs, n_train, n_valid),
         "optimizer": optimizer_text(lr, None),
         "lambda1": lambda1,
         "lambda2": lambda2,
@@ -111,9 +107,7 @@ def table(result: dict) -> pd.DataFrame:
     return mean_table(_summaries(result), ["labels", "regulariser"])
 
 
-def curves(result: dict) -> pd.DataFrame:
-    """Return every curve of every fit, a row per epoch."""
-    return curves_frame(result["runs"], CURVES)
+curves = curves_frame
 
 
 def findings(result: dict) -> list[str]:
@@ -192,12 +186,6 @@ def captions(result: dict) -> dict[str, str]:
         "validation": f"Accuracy on the validation images after the last epoch{bars}; "
         "points are seeds. Their labels are true.",
     }
-
-
-def _draw(data, n_train, n_valid, fraction, seed):
-    sample = draw_sample(data, n_train, n_valid, seed)
-    y_train = randomize_labels(sample.y_train, fraction, random_state=seed)
-    return sample._replace(y_train=y_train)
 
 
 def _chance(data) -> float:

@@ -6,15 +6,16 @@ from functools import partial
 import pandas as pd
 
 from skreg.studies import figures
-from skreg.studies.fitting import CURVES, Case, fit_all
+from skreg.studies.fitting import fit_all
 from skreg.studies.regularisers import (
     DESCRIPTION,
+    FACTOR,
     NONE,
-    regularised_nets,
+    regularised_cases,
     without_early_stopping,
 )
 from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import describe, optimizer_text
+from skreg.studies.settings import counts, describe, optimizer_text
 from skreg.studies.tables import (
     compare,
     curves_frame,
@@ -31,7 +32,6 @@ QUESTION = (
     "cost?"
 )
 FULL = {"n_train": 1000, "n_valid": 400, "n_test": 1000, "epochs": 300}
-FACTOR = "regulariser"
 
 
 def run(
@@ -66,16 +66,10 @@ def run(
     dict
     """
     sample = partial(draw_sample, data, n_train, n_valid, n_test=n_test)
-    nets = regularised_nets(data, lr=lr, epochs=epochs, device=device)
-    cases = [Case({FACTOR: label}, net, sample) for label, net in nets.items()]
+    cases = regularised_cases(data, sample, lr=lr, epochs=epochs, device=device)
     own = {
-        "net": "MLP with hidden layers of 128 and 32, as AnimalNet",
-        "regularisers": DESCRIPTION,
-        "training images": n_train,
-        "validation images": n_valid,
-        "test images": n_test,
-        "seeds": list(seeds),
-        "epochs": epochs,
+        **DESCRIPTION,
+        **counts(seeds, epochs, n_train, n_valid, n_test),
         "optimizer": optimizer_text(lr, None),
     }
     return {
@@ -90,9 +84,7 @@ def table(result: dict) -> pd.DataFrame:
     return mean_table(_summaries(result), [FACTOR])
 
 
-def curves(result: dict) -> pd.DataFrame:
-    """Return every curve of every fit, a row per epoch."""
-    return curves_frame(result["runs"], CURVES)
+curves = curves_frame
 
 
 def findings(result: dict) -> list[str]:

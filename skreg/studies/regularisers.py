@@ -1,14 +1,15 @@
 """One net with each kind of regularisation, for the studies that compare them all."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from skreg.modules import MLP
 from skreg.studies.augmentation import OnBlack
-from skreg.studies.fitting import image_net
+from skreg.studies.fitting import Case, image_net
+from skreg.studies.sampling import Sample
 from skreg.transforms import RandomRotation
 
-NONE = "none"
+FACTOR, NONE = "regulariser", "none"
 # Strengths that are usual for images in [-1, 1] and a hundred of them; not tuned.
 REGULARISERS = {
     NONE: {},
@@ -19,19 +20,24 @@ REGULARISERS = {
     "early stopping": {"early_stopping": True, "patience": 20},
     "adversarial": {"adversarial_eps": 0.1},
 }
-DESCRIPTION = (
-    "L1 with lambda1 = 1e-3; L2 with lambda2 = 1e-2; dropout with p = 0.5; "
-    "augmentation by rotations up to 10 degrees; early stopping with patience 20; "
-    "adversarial training with FGSM of size 0.1, for images in [-1, 1]"
-)
+DESCRIPTION = {
+    "net": "MLP with hidden layers of 128 and 32, as AnimalNet",
+    "regularisers": "L1 with lambda1 = 1e-3; L2 with lambda2 = 1e-2; dropout with "
+    "p = 0.5; augmentation by rotations up to 10 degrees; early stopping with patience "
+    "20; adversarial training with FGSM of size 0.1, for images in [-1, 1]",
+}
 
 
-def regularised_nets(data, *, lr: float, epochs: int, device: str) -> dict:
-    """Return a net, not fitted, for each of `REGULARISERS`; all have the same layers.
+def regularised_cases(
+    data, sample: Callable[[int], Sample], *, lr: float, epochs: int, device: str
+) -> list[Case]:
+    """Return a case for each of `REGULARISERS`; the nets have the same layers.
 
     Parameters
     ----------
     data : Bunch
+    sample : callable
+        As in `Case`.
     lr : float
         Of Adam.
     epochs : int
@@ -39,13 +45,13 @@ def regularised_nets(data, *, lr: float, epochs: int, device: str) -> dict:
 
     Returns
     -------
-    dict of str to RegularizedNetClassifier
+    list of Case
     """
     net = partial(image_net, MLP, data, lr=lr, epochs=epochs, device=device)
-    return {
-        name: net(hidden_layer_sizes=(128, 32), **parameters)
+    return [
+        Case({FACTOR: name}, net(hidden_layer_sizes=(128, 32), **parameters), sample)
         for name, parameters in REGULARISERS.items()
-    }
+    ]
 
 
 def without_early_stopping(runs: Sequence[dict]) -> list[dict]:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from skreg.datasets import randomize_labels
+
 
 class Sample(NamedTuple):
     """Images of shape (n, C, H, W) in [-1, 1], and their labels."""
@@ -34,7 +36,14 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(n_threads)
 
 
-def draw_sample(data, n_train: int, n_valid: int, seed: int, n_test: int = 0) -> Sample:
+def draw_sample(
+    data,
+    n_train: int,
+    n_valid: int,
+    seed: int,
+    n_test: int = 0,
+    random_labels: float = 0.0,
+) -> Sample:
     """Draw images of all classes in the proportions of the data set.
 
     Parameters
@@ -47,6 +56,8 @@ def draw_sample(data, n_train: int, n_valid: int, seed: int, n_test: int = 0) ->
     seed : int
     n_test : int, default=0
         With 0, there is no test set.
+    random_labels : float, default=0
+        Share of the training labels drawn at random; all others stay true.
 
     Returns
     -------
@@ -68,7 +79,9 @@ def draw_sample(data, n_train: int, n_valid: int, seed: int, n_test: int = 0) ->
     parts = [train[:n_train], held_out[:n_valid]]
     parts += [held_out[n_valid:n_held_out]] if n_test else []
     arrays = [array for part in parts for array in (_scaled(data.data[part]), y[part])]
-    return Sample(*arrays)
+    sample = Sample(*arrays)
+    y_train = randomize_labels(sample.y_train, random_labels, random_state=seed)
+    return sample._replace(y_train=y_train)
 
 
 def choose_sizes(

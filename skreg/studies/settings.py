@@ -1,6 +1,6 @@
 """What the report says about how a study was run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from skreg.estimators._parameters import resolve_device
 
@@ -29,6 +29,19 @@ def describe(data, name: str, device: str, own: Mapping[str, object]) -> dict:
         **own,
         "device": str(resolve_device(device)),
     }
+
+
+def counts(
+    seeds: Sequence[int],
+    epochs: int,
+    n_train: int | Sequence[int],
+    n_valid: int | None = None,
+    n_test: int | None = None,
+) -> dict:
+    """Return the part of `own` that all studies of images have; None is left out."""
+    images = {"training": n_train, "validation": n_valid, "test": n_test}
+    sizes = {f"{part} images": n for part, n in images.items() if n is not None}
+    return {**sizes, "seeds": list(seeds), "epochs": epochs}
 
 
 def optimizer_text(lr: float, momentum: float | None, batch_size: int = -1) -> str:

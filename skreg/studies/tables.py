@@ -77,6 +77,20 @@ def summarize(
     return pd.DataFrame(rows)
 
 
+def summarize_ends(result: dict) -> pd.DataFrame:
+    """Return a row a fit: accuracies and norm, of test images if there are any."""
+    columns = {
+        "final training accuracy": final("train_acc"),
+        "best validation accuracy": best("valid_acc"),
+        "final validation accuracy": final("valid_acc"),
+        "test accuracy": lambda run: run["test_acc"],
+        "final norm": final("param_norm"),
+    }
+    if "test_acc" not in result["runs"][0]:
+        del columns["test accuracy"]
+    return summarize(result["runs"], columns)
+
+
 def mean_table(summaries: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Return mean and standard error over seeds, a row a case."""
     groups = summaries.drop(columns="seed").groupby([*by], sort=False)
@@ -147,30 +161,34 @@ def judge(differences: Mapping[str, np.ndarray]) -> dict[str, str]:
     return verdicts
 
 
-def curves_frame(runs: Sequence[dict], keys: Sequence[str]) -> pd.DataFrame:
+def curves_frame(result: dict) -> pd.DataFrame:
     """Return every curve of every fit, a row per epoch."""
     frames = []
-    for run in runs:
-        frame = pd.DataFrame({key: run["curves"][key] for key in keys}, dtype=float)
+    for run in result["runs"]:
+        frame = pd.DataFrame(run["curves"], dtype=float)
         frame.insert(0, "epoch", range(1, len(frame) + 1))
         frame.insert(0, "seed", run["seed"])
         for place, (label, value) in enumerate(run["labels"].items()):
             frame.insert(place, label, value)
         # What is missing in all of them comes after the end of the fit.
-        frames.append(frame.dropna(how="all", subset=list(keys)))
+        frames.append(frame.dropna(how="all", subset=[*run["curves"]]))
     return pd.concat(frames, ignore_index=True)
 
 
 def stack(runs: Sequence[dict], key: str, factor: str) -> dict[str, np.ndarray]:
     """Return a curve of shape (n_seeds, n_epochs) for each value of `factor`."""
-    names = dict.fromkeys(run["labels"][factor] for run in runs)
     return {
-        name: np.array(
-            [run["curves"][key] for run in runs if run["labels"][factor] == name],
-            dtype=float,
-        )
-        for name in names
+        name: np.array([run["curves"][key] for run in group], dtype=float)
+        for name, group in by_factor(runs, factor).items()
     }
+
+
+def by_factor(runs: Sequence[dict], factor: str) -> dict[str, list[dict]]:
+    """Return the runs of each value of `factor`."""
+    groups = {}
+    for run in runs:
+        groups.setdefault(run["labels"][factor], []).append(run)
+    return groups
 
 
 def final(key: str) -> Callable[[dict], float | None]:
@@ -183,9 +201,9 @@ def final(key: str) -> Callable[[dict], float | None]:
     return last
 
 
-def best(key: str) -> Callable[[dict], float | None]:
-    """Return what gives the largest value of a curve."""
-    return lambda run: max(
+def best(key: str, extreme: Callable = max) -> Callable[[dict], float | None]:
+    """Return what gives the largest value of a curve, or with ``min`` the smallest."""
+    return lambda run: extreme(
         (value for value in run["curves"][key] if value is not None), default=None
     )
 

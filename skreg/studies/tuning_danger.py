@@ -18,8 +18,8 @@ from skreg.modules import MLP
 from skreg.studies import figures
 from skreg.studies.fitting import computing, folds, image_net
 from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import describe
-from skreg.studies.tables import describe_differences, mean_table, percent
+from skreg.studies.settings import counts, describe
+from skreg.studies.tables import chosen, describe_differences, mean_table, percent
 
 TITLE = "The danger of tuning"
 QUESTION = (
@@ -89,11 +89,7 @@ def run(
                 runs.append({"labels": {"labels": labels}, "seed": seed} | outcome)
     own = {
         "net": "MLP with one hidden layer",
-        "training images": n_train,
-        "validation images": n_valid,
-        "test images": n_test,
-        "seeds": list(seeds),
-        "epochs": epochs,
+        **counts(seeds, epochs, n_train, n_valid, n_test),
         "optimizer": "Adam on all images at once",
         "candidates": f"{n_candidates} drawn at random: lr from 3e-3 to 3e-2, lambda1 "
         "from 1e-6 to 1e-2, lambda2 from 1e-5 to 1e-1, dropout from 0 to 0.6, 32 to "
@@ -227,7 +223,7 @@ def findings(result: dict) -> list[str]:
     """Say how much the best score promises too much, and whether nesting mends it."""
     sentences = []
     for labels in LABELS:
-        runs = _of(result, labels)
+        runs = chosen(result["runs"], labels=labels)
         best, test = _outcomes(runs, "best"), _outcomes(runs, "test")
         n = len(runs[0]["valid"])
         rises = {
@@ -246,7 +242,7 @@ def findings(result: dict) -> list[str]:
             f"Labels {labels}, score minus test accuracy of the candidate that is "
             f"picked: {describe_differences(optimism, percent)}.",
         ]
-    runs = _of(result, "permuted")
+    runs = chosen(result["runs"], labels="permuted")
     chance = np.array([run["chance"] for run in runs])
     above = {
         name: _outcomes(runs, part) - chance
@@ -264,7 +260,7 @@ def plot(result: dict) -> dict:
     """Return the figures by name."""
     drawn = {}
     for labels in LABELS:
-        runs = _of(result, labels)
+        runs = chosen(result["runs"], labels=labels)
         sizes = range(1, len(runs[0]["valid"]) + 1)
         scores = {
             "best validation accuracy": [run["growth"]["best"] for run in runs],
@@ -283,7 +279,7 @@ def plot(result: dict) -> dict:
     drawn["outcomes"] = figures.plot_bars(
         {
             f"{labels} labels": {
-                name: _outcomes(_of(result, labels), part)
+                name: _outcomes(chosen(result["runs"], labels=labels), part)
                 for name, part in PARTS.items()
             }
             for labels in LABELS
@@ -305,10 +301,6 @@ def captions(result: dict) -> dict[str, str]:
         "growth-permuted": f"Permuted labels: {growth_text} There is nothing to learn.",
         "outcomes": f"Outcome of the whole search{bars}; points are seeds.",
     }
-
-
-def _of(result: dict, labels: str) -> list[dict]:
-    return [run for run in result["runs"] if run["labels"]["labels"] == labels]
 
 
 def _outcome(run: dict, part: str) -> float:
