@@ -21,7 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
 from skreg.callbacks import AccuracyTracker
-from skreg.estimators import _base
+from skreg.estimators import _base, _epochs
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._epochs import BATCH_METHODS, is_lean
 from skreg.modules import MLP, AnimalNet, AnimalNetDropout, BigAnimalNet
@@ -596,3 +596,55 @@ def test_predictions_in_another_thread_leave_training_alone(iris):
         alone.module_.parameters(), disturbed.module_.parameters(), strict=True
     ):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"lambda1": 1e-3, "lambda2": 1e-3},
+        {"dropout": 0.5, "optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
+        {"amp": "bfloat16"},
+        {"amp": "float16"},
+    ],
+)
+def test_an_epoch_on_a_gpu_waits_for_it_only_at_its_end(
+    cuda, iris, params, monkeypatch
+):
+    train, record, epochs = _epochs.train_epoch, _epochs._record, []
+
+    def strict(net, batches, fit_params):
+        if len(net.history) > 1:  # in the first, data are moved and state is made
+            torch.cuda.set_sync_debug_mode("error")
+            epochs.append(len(net.history))
+        try:
+            train(net, batches, fit_params)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    def at_the_end(*args, **kwargs):
+        torch.cuda.set_sync_debug_mode("default")
+        record(*args, **kwargs)
+
+    monkeypatch.setattr(_epochs, "train_epoch", strict)
+    monkeypatch.setattr(_epochs, "_record", at_the_end)
+    net, _ = fit(iris, device="cuda", batch_size=16, max_epochs=4, **params)
+    assert epochs == [2, 3, 4]
+    assert np.isfinite(net.history[:, "train_loss"]).all()
+
+
+# torch.compile itself looks at the gradient of what the criterion is given.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_a_compiled_module_trains_as_it_does_uncompiled(iris):
+    params = {"lambda1": 1e-3, "lambda2": 1e-2, "penalize": ["fc1.*"]}
+    plain, _ = fit(iris, callbacks=[SeesBatches()], **params)
+    compiled, _ = fit(iris, compile=True, compile__backend="eager", **params)
+    for a, b in zip(
+        plain.module_.parameters(), compiled.module_.parameters(), strict=True
+    ):
+        torch.testing.assert_close(a, b)
+    tolerance = {"rel": 1e-5, "abs": 1e-6}
+    assert_same_history(plain.history, compiled.history, tolerance)
+    again = pickle.loads(pickle.dumps(compiled))
+    X, _ = iris
+    np.testing.assert_allclose(again.predict_proba(X), plain.predict_proba(X), rtol=1e-4)

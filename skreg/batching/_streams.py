@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from skreg.batching._candidates import Candidate
-from skreg.estimators._data import GATHERED_BYTES, ArrayDataset
+from skreg.estimators._data import GATHERED_BYTES, ArrayDataset, sent_ahead
 from skreg.estimators._randomness import borrowed, epoch_seed, make_generator
 
 __all__ = ["DataPool", "Evaluation", "Samples", "Stream", "Streams"]
@@ -137,7 +137,7 @@ class Stream:
         shuffled = batches.shuffle and n > batches.batch_size
         order = torch.randperm(n, generator=self.generator) if shuffled else None
         device = self.leader.net.device_
-        self.order = None if order is None else order.to(device)
+        self.order = None if order is None else sent_ahead(order, device)
         n_bytes = batches.batch_size * max(1, self.dataset.X[:1].nbytes)
         self._together = batches.batch_size * max(1, GATHERED_BYTES // n_bytes)
         self._block_start = None

@@ -545,7 +545,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     def _data_loss(self, outputs, y_true, weight):
         if weight is None:
             return self.criterion_(outputs, y_true)
-        criterion = self.criterion_
+        # A compiled criterion hands on what is set to the original.
+        criterion = getattr(self.criterion_, "_orig_mod", self.criterion_)
         if getattr(criterion, "reduction", None) != "mean":
             raise ValueError(
                 f"criterion={type(criterion).__name__} has no reduction='mean', so "
@@ -559,7 +560,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
                 "which cannot be combined with sample_weight and class_weight; say it "
                 "all with these two (weight zero ignores a class)."
             )
-        per_sample = copy(self.criterion_)
+        per_sample = copy(criterion)
         per_sample.reduction = "none"
         losses = per_sample(outputs, y_true).reshape(len(outputs), -1).mean(dim=1)
         return (weight.to(losses) * losses).mean()

@@ -68,6 +68,13 @@ def as_tensor(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array)
 
 
+def sent_ahead(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on `device`, without waiting for that."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 class InMemoryBatches:
     """Iterate over an `ArrayDataset` in batches that are already on the device.
 
@@ -125,7 +132,8 @@ class InMemoryBatches:
                     batch = Batch(*(part.clone() for part in batch), batch.weight)
                 yield batch
             return
-        order = torch.randperm(len(X), generator=self.generator).to(self.device)
+        order = torch.randperm(len(X), generator=self.generator)
+        order = sent_ahead(order, self.device)
         # Several batches are gathered at once, as many as fit into the cache.
         n_bytes = max(1, X[:1].nbytes)
         together = size * max(1, GATHERED_BYTES // (n_bytes * size))
