@@ -249,7 +249,7 @@ def test_batches_bound_what_is_computed_at_once(iris):
 
     X, y = iris
     net = RegularizedNetClassifier(Spy, module__in_features=4, module__out_features=3)
-    net.set_params(max_epochs=1, batch_size=20).fit(X, y)
+    net.set_params(max_epochs=1, batch_size=10).fit(X, y)  # predicts 40 at once
     seen.clear()
     fgsm(net, X, y, eps=0.1, batch_size=40)
     robust_accuracy(net, X, y, eps=0.1, batch_size=40, steps=2)
