@@ -2,6 +2,9 @@
 
 import argparse
 import sys
+import tempfile
+import traceback
+import warnings
 from pathlib import Path
 
 from skreg.studies import NAMES
@@ -134,12 +137,14 @@ def run(options: argparse.Namespace) -> int:
 
     from skreg.studies.session import run_studies
 
+    # Samples of few images may have as many classes; that they are classes is known.
+    warnings.filterwarnings("ignore", message="The number of unique classes is greater")
     n_failed = 0
     for outcome in run_studies(
         chosen_names(options.studies),
         load_data(options.data),
         options.output,
-        data_name=Path(options.data).name,
+        data_name=Path(options.data).resolve().name,
         device=options.device,
         seeds=options.seeds,
         epochs=options.epochs,
@@ -151,6 +156,8 @@ def run(options: argparse.Namespace) -> int:
     ):
         if outcome.result is None:
             n_failed += 1
+            if not isinstance(outcome.error, ValueError):
+                traceback.print_exception(outcome.error)
             print(f"skreg: error: {outcome.name}: {outcome.note}", file=sys.stderr)
         else:
             print_outcome(outcome)
@@ -183,7 +190,14 @@ def check_output(output: Path) -> None:
     """Refuse a folder that cannot be written to, before any work is done."""
     if output.exists() and not output.is_dir():
         raise ValueError(f"--output {output} is a file; name a folder.")
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()
+    except OSError as error:
+        raise ValueError(
+            f"--output {output} cannot be written to ({error.strerror}); name another "
+            "folder."
+        ) from error
 
 
 def load_data(name: str):
@@ -204,7 +218,13 @@ def load_data(name: str):
             f"{', '.join(DATA)}, or the path of a folder or .zip with a folder per "
             "class."
         )
-    return load_image_folder(name)
+    data = load_image_folder(name, on_error="warn")
+    if len(data.target_names) < 2:
+        raise ValueError(
+            f"--data {name} has images of 1 class, {data.target_names[0]!r}; a folder "
+            "for each of at least 2 classes is needed."
+        )
+    return data
 
 
 if __name__ == "__main__":

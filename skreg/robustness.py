@@ -227,11 +227,10 @@ def robust_accuracy(
     >>> bool(accuracies[0] > accuracies[1] > accuracies[2])
     True
     """
-    if attack not in ATTACKS:
-        raise ValueError(f"attack={attack!r} must be one of {ATTACKS}.")
     climbs = steps, step_size, n_restarts, random_state
-    one = _Attack(attack, norm, bounds, batch_size, *climbs)
+    one = _make_attack(attack, norm, bounds, batch_size, *climbs)
     if np.ndim(eps) == 0:
+        eps = eps.item() if isinstance(eps, np.ndarray) else eps
         right = one.survivors(net, X, y, [_check_eps(eps)])[0]
         return float(np.average(right, weights=sample_weight))
     if np.ndim(eps) != 1 or not len(eps):
@@ -284,6 +283,7 @@ class _RobustScorer:
             )
         self.eps = eps
         self.options = options
+        _make_attack(**{**robust_accuracy.__kwdefaults__, **options})
 
     def __call__(self, estimator, X, y, sample_weight=None):
         if sample_weight is None:
@@ -294,6 +294,23 @@ class _RobustScorer:
     def __repr__(self):
         options = "".join(f", {name}={v!r}" for name, v in self.options.items())
         return f"make_robust_scorer({self.eps!r}{options})"
+
+
+def _make_attack(
+    attack,
+    norm,
+    bounds,
+    batch_size,
+    steps,
+    step_size,
+    n_restarts,
+    random_state,
+    **others,
+):
+    if attack not in ATTACKS:
+        raise ValueError(f"attack={attack!r} must be one of {ATTACKS}.")
+    climbs = steps, step_size, n_restarts, random_state
+    return _Attack(attack, norm, bounds, batch_size, *climbs)
 
 
 class _Attack:

@@ -647,4 +647,6 @@ def test_a_compiled_module_trains_as_it_does_uncompiled(iris):
     assert_same_history(plain.history, compiled.history, tolerance)
     again = pickle.loads(pickle.dumps(compiled))
     X, _ = iris
-    np.testing.assert_allclose(again.predict_proba(X), plain.predict_proba(X), rtol=1e-4)
+    np.testing.assert_allclose(
+        again.predict_proba(X), plain.predict_proba(X), rtol=1e-4
+    )

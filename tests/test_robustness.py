@@ -413,6 +413,12 @@ def test_scorer_is_robust_accuracy(iris, iris_net):
         make_robust_scorer(0.1, epsilon=3)
     with pytest.raises(ValueError, match="eps=-1 must be a finite number >= 0"):
         make_robust_scorer(-1)
+    with pytest.raises(ValueError, match="norm='l7' must be one of"):
+        make_robust_scorer(0.1, norm="l7")
+    with pytest.raises(ValueError, match="attack='cw' must be one of"):
+        make_robust_scorer(0.1, attack="cw")
+    of_array = robust_accuracy(iris_net, X, y, eps=np.array(0.3))
+    assert of_array == robust_accuracy(iris_net, X, y, eps=0.3)
 
 
 # -- bad input ----------------------------------------------------------------------

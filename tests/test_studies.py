@@ -11,8 +11,8 @@ from made_images import made_bunch
 from sklearn.utils import Bunch
 
 from skreg.datasets import load_digit_images
-from skreg.studies import l1_l2
-from skreg.studies.files import load_result, save_result, write_atomically
+from skreg.studies import l1_l2, load_study
+from skreg.studies.files import _checksum, load_result, save_result, write_atomically
 from skreg.studies.fitting import CURVES
 from skreg.studies.report import Report, readable_table
 from skreg.studies.sampling import choose_sizes, draw_sample
@@ -308,6 +308,16 @@ def test_a_result_is_read_back_only_if_it_is_sound_and_answers_the_request(tmp_p
         "a changed number": whole.replace(b"0.1", b"0.2"),
         "a changed request": whole.replace(b": 3", b": 4"),
         "no checksum": b'{"format": 1, "request": {"epochs": 3}, "result": {}}',
+        "infinity": whole.replace(b"0.1", b"1e999"),
+        "not a number": b'{"format": 1, "a": NaN}',
+        "too deep": b"[" * 100_000,
+        "no request": json.dumps(
+            {
+                "format": 1,
+                "result": {},
+                "sha256": _checksum({"format": 1, "result": {}}),
+            }
+        ).encode(),
     }
     for damage, content in damages.items():
         assert content != whole
@@ -316,6 +326,9 @@ def test_a_result_is_read_back_only_if_it_is_sound_and_answers_the_request(tmp_p
         assert load_result(path, asked) == (None, "a.json is damaged"), damage
     path.write_text("[]")
     assert load_result(path, request) == (None, "a.json has another format")
+    path.unlink()
+    path.mkdir()
+    assert load_result(path, request) == (None, "a.json is damaged")
 
 
 class Tiny:
@@ -373,6 +386,7 @@ class Interrupted(Tiny):
 def quick(tmp_path, monkeypatch):
     """Run tiny studies, and resume what was left in the folder."""
     studies = {"tiny": Tiny, "other": Tiny, "interrupted": Interrupted}
+    studies["fails"] = Fails
     monkeypatch.setattr("skreg.studies.session.load_study", studies.get)
 
     def run(*names, data=None, **options):
@@ -381,6 +395,70 @@ def quick(tmp_path, monkeypatch):
         return list(run_studies(names or ["tiny"], data, tmp_path, **options))
 
     return run
+
+
+class Fails(Tiny):
+    TITLE = "Fails"
+
+    @classmethod
+    def captions(cls, result):
+        raise IndexError("no such figure")
+
+
+def test_a_study_that_fails_does_not_end_the_others(quick, tmp_path):
+    failed, other = quick("fails", "other")
+    assert failed.result is None
+    assert failed.note == "it failed with IndexError: no such figure"
+    assert isinstance(failed.error, IndexError)
+    assert other.result is not None
+    assert failed.note in Page((tmp_path / "report.html").read_text()).text
+
+
+def test_sizes_that_are_given_twice_count_once(quick):
+    (outcome,) = quick(train_sizes=[30, 20, 30])
+    assert outcome.result["settings"]["training images"] == [30, 20]
+    sizes = l1_l2.run(
+        made_bunch(100, 2), train_sizes=[10, 10], n_valid=10, seeds=[0], epochs=1
+    )["settings"]["training images"]
+    assert sizes == [10]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": []}, r"seeds=\[\] must be different integers, at least one"),
+        ({"seeds": [0, 0]}, r"seeds=\[0, 0\] must be different integers"),
+        ({"epochs": 0}, "epochs=0 must be a positive integer"),
+    ],
+)
+@pytest.mark.parametrize("name", ["l1-l2", "lambda-tuning", "tuning-danger"])
+def test_seeds_and_epochs_are_checked(name, options, message):
+    options = {"seeds": [0], "epochs": 1} | options
+    with pytest.raises(ValueError, match=message):
+        load_study(name).run(made_bunch(600, 2), device="cpu", **options)
+
+
+def test_names_of_studies_are_checked():
+    with pytest.raises(ValueError, match="no study 'nope'; choose from l1-l2, lambda"):
+        load_study("nope")
+
+
+def test_few_images_for_the_folds_are_named():
+    with pytest.raises(ValueError, match="2 training images cannot be cut into 3 fold"):
+        load_study("lambda-tuning").run(
+            made_bunch(60, 2), n_train=2, n_test=10, seeds=[0], epochs=1, device="cpu"
+        )
+
+
+def test_dollars_in_names_of_classes_and_classes_that_are_not_shown(tmp_path):
+    names = [rf"$\frob{i}$" for i in range(12)]
+    data = made_bunch(120, 12)
+    data.target_names = np.array(names)
+    result = l1_l2.run(
+        data, train_sizes=[24], n_valid=24, seeds=[0], epochs=1, device="cpu"
+    )
+    Report(tmp_path).add(l1_l2, result)  # draws
+    assert l1_l2.captions(result)["images"] == "Images of the first 10 of 12 classes."
 
 
 def test_a_finished_study_is_kept_and_a_damaged_one_computed_anew(quick, tmp_path):
@@ -440,7 +518,7 @@ def test_defaults_of_the_course_and_options(quick):
 def test_data_too_small_for_a_study_are_named_and_the_rest_goes_on(quick, tmp_path):
     (outcome,) = quick(data=made_bunch(12, 10))
     assert outcome.result is None
-    assert "20 images are wanted but the data set offers 12" in outcome.note
+    assert "but the data set offers 12" in outcome.note
     assert outcome.note in Page((tmp_path / "report.html").read_text()).text
     (outcome,) = quick(data=made_bunch(40, 2))
     assert outcome.result["settings"]["training images"] == [20]

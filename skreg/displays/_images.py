@@ -222,10 +222,17 @@ class ImageGridDisplay:
         self.image_artists_ = []
         for ax, image, title in zip(axes.flat, self.images, titles, strict=False):
             self.image_artists_.append(self._imshow(ax, image))
-            ax.set_title(title, fontsize=SMALL, pad=2)
+            ax.set_title(title, fontsize=SMALL, pad=2, parse_math=False)
             ax.set_anchor("N")  # or constrained layout misjudges the room for titles
         for ax, label in zip(axes[:, 0], row_labels or (), strict=False):
-            ax.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=SMALL)
+            ax.set_ylabel(
+                label,
+                rotation=0,
+                ha="right",
+                va="center",
+                fontsize=SMALL,
+                parse_math=False,  # names of classes may hold a $
+            )
         for ax in axes.flat[len(self.images) :]:
             ax.set_axis_off()
         self.ax_, self.axes_, self.figure_ = None, axes, figure

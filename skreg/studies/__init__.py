@@ -38,5 +38,12 @@ def load_study(name: str) -> ModuleType:
     Returns
     -------
     module
+
+    Raises
+    ------
+    ValueError
+        If there is no such study.
     """
+    if name not in NAMES:
+        raise ValueError(f"There is no study {name!r}; choose from {', '.join(NAMES)}.")
     return import_module(f"skreg.studies.{name.replace('-', '_')}")

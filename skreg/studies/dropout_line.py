@@ -79,11 +79,11 @@ def run(
     -------
     dict
     """
-    every = min(every, epochs)
+    every = max(1, min(every, epochs))
     n_frames = epochs // every
     line = make_noisy_line(100, noise=0.0)
     runs = []
-    with computing():
+    with computing(seeds, epochs):
         for seed in progress(seeds):
             points = make_noisy_line(n_points, noise=noise, random_state=seed)
             nets = [

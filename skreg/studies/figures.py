@@ -200,13 +200,23 @@ def image_samples(data, n_classes: int = 10, n_columns: int = 12) -> dict:
     n_columns = min(n_columns, *map(len, rows))
     picked = np.concatenate([row[:n_columns] for row in rows])
     labels = [str(data.target_names[k]) for k in data.target[picked]]
-    return as_samples(data.data[picked], labels, n_columns)
+    n_all = len(data.target_names)
+    return as_samples(data.data[picked], labels, n_columns) | {"classes": n_all}
 
 
 def as_samples(images: np.ndarray, labels: Sequence[str], n_columns: int) -> dict:
     """Return images in [0, 1] as bytes, for JSON."""
     pixels = np.uint8(np.round(255 * np.clip(images, 0, 1)))
     return {"images": pixels.tolist(), "labels": [*labels], "columns": n_columns}
+
+
+def samples_caption(result: dict) -> str:
+    """Return what `image_samples` of a result shows."""
+    samples = result["samples"]
+    n_shown, n_all = len({*samples["labels"]}), samples["classes"]
+    if n_shown == n_all:
+        return "Images of each class."
+    return f"Images of the first {n_shown} of {n_all} classes."
 
 
 def plot_samples(samples: dict):

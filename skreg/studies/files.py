@@ -63,13 +63,14 @@ def load_result(path: Path, request: dict) -> tuple[dict | None, str]:
     """
     try:
         body = json.loads(path.read_bytes())
+        if not isinstance(body, dict) or body.get("format") != FORMAT:
+            return None, f"{path.name} has another format"
+        sound = body.pop("sha256", None) == _checksum(body)
     except FileNotFoundError:
         return None, "it was not finished"
-    except ValueError:  # of JSON, or of UTF-8
+    except (OSError, ValueError, RecursionError):  # of the file, of JSON, or of UTF-8
         return None, f"{path.name} is damaged"
-    if not isinstance(body, dict) or body.get("format") != FORMAT:
-        return None, f"{path.name} has another format"
-    if body.pop("sha256", None) != _checksum(body):
+    if not sound or body.keys() != {"format", "request", "result"}:
         return None, f"{path.name} is damaged"
     if body["request"] != request:
         return None, f"{path.name} has other settings"

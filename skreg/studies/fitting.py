@@ -38,8 +38,18 @@ class Case(NamedTuple):
 
 
 @contextmanager
-def computing() -> Iterator[None]:
-    """Say where fits and searches compute: the one place to change that."""
+def computing(seeds: Sequence[int], *epochs: int) -> Iterator[None]:
+    """Say where fits and searches compute: the one place to change that.
+
+    Raises
+    ------
+    ValueError
+        If there are no seeds, equal ones, or no epochs.
+    """
+    if not seeds or len({*seeds}) < len(seeds):
+        raise ValueError(f"seeds={[*seeds]} must be different integers, at least one.")
+    if min(epochs) < 1:
+        raise ValueError(f"epochs={min(epochs)} must be a positive integer.")
     with one_thread(), parallel_config("skreg"):
         yield
 
@@ -109,7 +119,7 @@ def fit_all(
         ``best_epoch``.
     """
     runs = []
-    with computing():
+    with computing(seeds, *(case.net.max_epochs for case in cases)):
         for seed in progress(seeds):
             fits = [delayed(_fit)(case, seed, measure) for case in cases]
             runs += Parallel(n_jobs=None if together else 1)(fits)
@@ -145,6 +155,11 @@ def _fit(case: Case, seed: int, measure) -> dict:
 
 def folds(y: np.ndarray, n_folds: int, seed: int):
     """Return a cross-validator; stratified, if every class has an image a fold."""
+    if len(y) < n_folds:
+        raise ValueError(
+            f"{len(y)} training images cannot be cut into {n_folds} folds; use a "
+            "larger data set."
+        )
     stratified = np.unique(y, return_counts=True)[1].min() >= n_folds
     kind = StratifiedKFold if stratified else KFold
     return kind(n_folds, shuffle=True, random_state=seed)

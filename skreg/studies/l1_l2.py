@@ -79,6 +79,7 @@ def run(
         Plain numbers, strings, lists and dicts.
     """
     net = partial(image_net, AnimalNet, data, lr=lr, momentum=momentum, epochs=epochs)
+    train_sizes = [*dict.fromkeys(train_sizes)]
     cases = [
         Case(
             {"training images": n, "penalty": penalty},
@@ -141,7 +142,7 @@ def plot(result: dict) -> dict:
 def captions(result: dict) -> dict[str, str]:
     """Return what each figure of `plot` shows, in the order to show them."""
     bands = figures.bands(result)
-    texts = {"images": "Images of each class."}
+    texts = {"images": figures.samples_caption(result)}
     for n in result["settings"]["training images"]:
         texts[f"accuracy-{n}"] = (
             f"{n} training images: accuracy on training (solid) and validation images "

@@ -71,7 +71,7 @@ def run(
     ranges = {"lambda1": [*lambda1_range], "lambda2": [*lambda2_range]}
     net = image_net(AnimalNet, data, lr=lr, epochs=epochs, device=device)
     runs = []
-    with computing():
+    with computing(seeds, epochs):
         for seed in progress(seeds):
             sample = draw_sample(data, n_train, n_test, seed)
             runs.append(

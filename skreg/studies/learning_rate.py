@@ -75,7 +75,7 @@ def run(
     )
     sample = partial(draw_sample, data, n_train, n_valid)
     tests = []
-    with computing():
+    with computing(seeds, epochs):
         for seed in seeds:
             X, y = sample(seed)[:2]
             test = range_test(net(lr=rates[0], random_state=seed), X, y)

@@ -24,8 +24,9 @@ WORDS = {"train": "training", "valid": "validation", "test": "test"}
 class Outcome(NamedTuple):
     """A study that has come to an end.
 
-    ``result`` is None if the study cannot be run on this data, and ``note`` says why;
-    else ``note`` says whether the result was kept from an earlier run, and if not, why.
+    ``result`` is None if the study cannot be run on this data, or has failed, and
+    ``note`` says why; else ``note`` says whether the result was kept from an earlier
+    run, and if not, why. ``error`` is what it has failed with.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Outcome(NamedTuple):
     result: dict | None
     kept: bool
     note: str
+    error: Exception | None = None
 
 
 def run_studies(
@@ -83,8 +85,8 @@ def run_studies(
     device = str(resolve_device(device))
     output.mkdir(parents=True, exist_ok=True)
     report, fingerprint = Report(output), fingerprint_of(data)
-    asked = {"seeds": seeds, "epochs": epochs, "train_sizes": train_sizes}
-    asked["n_valid"] = n_valid
+    asked = {"seeds": seeds, "epochs": epochs, "n_valid": n_valid}
+    asked["train_sizes"] = train_sizes and [*dict.fromkeys(train_sizes)]
     for name in names:
         study = load_study(name)
         try:
@@ -109,11 +111,14 @@ def run_studies(
                 )
                 result["settings"] |= notes
                 save_result(path, result, request)
-        except ValueError as error:
-            report.leave_out(study, str(error))
-            yield Outcome(name, study, None, False, str(error))
+            report.add(study, result)
+        except Exception as error:  # the other studies are run all the same
+            note = str(error)
+            if not isinstance(error, ValueError):
+                note = f"it failed with {type(error).__name__}: {note}"
+            report.leave_out(study, note)
+            yield Outcome(name, study, None, False, note, error)
             continue
-        report.add(study, result)
         yield Outcome(name, study, result, kept, why)
 
 

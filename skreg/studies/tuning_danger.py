@@ -76,7 +76,7 @@ def run(
     """
     net = image_net(MLP, data, lr=1e-2, epochs=epochs, device=device)
     runs = []
-    with computing():
+    with computing(seeds, epochs):
         for seed in progress(seeds):
             sample = draw_sample(data, n_train, n_valid, seed, n_test)
             samples = {"true": sample, "permuted": _permuted(sample, seed)}
