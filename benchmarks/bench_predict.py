@@ -12,30 +12,16 @@ from statistics import median
 
 import numpy as np
 import torch
-from measure import in_turns, machine, seconds, write_json
-from torch import nn
+from measure import in_turns, machine, seconds, small_cnn, write_json
 
 from skreg import RegularizedNetClassifier
 from skreg.modules import MLP, AnimalNet
-
-
-def small_cnn():
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(8, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.LazyLinear(10),
-    )
-
 
 NETS = {
     "MLP 64-64-10": (lambda: MLP(64, 10, 64), (64,)),
     "MLP 784-256-10": (lambda: MLP(784, 10, 256), (784,)),
     "AnimalNet": (AnimalNet, (3, 32, 32)),
-    "small CNN, 3x32x32": (small_cnn, (3, 32, 32)),
+    "small CNN, 3x32x32": (lambda: small_cnn(3, 32), (3, 32, 32)),
 }
 
 

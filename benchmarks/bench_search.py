@@ -21,7 +21,7 @@ import joblib
 import numpy as np
 import skorch
 import torch
-from measure import machine, synchronize, write_json
+from measure import machine, small_cnn, synchronize, write_json
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
@@ -32,26 +32,8 @@ from skreg import RegularizedNetClassifier
 from skreg.modules import MLP, AnimalNet
 
 warnings.simplefilter("ignore", ConvergenceWarning)
+# MLP is asked for more than there is in a fold, to have all of it in one batch.
 warnings.filterwarnings("ignore", message="Got `batch_size` less than 1 or larger")
-
-
-class SmallCNN(nn.Module):
-    """Two convolutions and a linear layer, for images of 8 x 8 pixels."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(8, 16, 3, padding=1),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(256, 10),
-        )
-
-    def forward(self, x):
-        return self.layers(x)
 
 
 class SkorchNet(skorch.NeuralNetClassifier):
@@ -257,7 +239,7 @@ def cnn_search():
         "digits, small CNN, 36 fits of 5 epochs",
         (X / 16).astype(np.float32).reshape(-1, 1, 8, 8),
         y,
-        SmallCNN,
+        lambda: small_cnn(1, 8),
         *(4, 3, 3),
         optimizer=torch.optim.Adam,
         lr=1e-3,

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine, times taken in turns, numbers on disk."""
+"""What the benchmarks share: machine, a net, times taken in turns, numbers on disk."""
 
 import json
 import platform
@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
 
 import torch
+from torch import nn
 
 LIBRARIES = ("torch", "skorch", "scikit-learn", "numpy", "joblib", "keras", "jax")
 
@@ -38,6 +39,19 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def small_cnn(n_channels: int, size: int) -> nn.Module:
+    """Return two convolutions and a linear layer, for images of size x size pixels."""
+    return nn.Sequential(
+        nn.Conv2d(n_channels, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(16 * (size // 2) ** 2, 10),
+    )
 
 
 def synchronize(device: str) -> None:

@@ -24,13 +24,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from skreg.modules import FullyConnected
 
-__all__ = [
-    "Backprop",
-    "Parts",
-    "fully_connected_layers",
-    "has_hooks",
-    "loss_head",
-]
+__all__ = ["Backprop", "Parts", "fully_connected_layers", "has_hooks", "loss_head"]
 
 _aten = torch.ops.aten
 NARROW = 16  # layers with fewer outputs are computed the other way round: it is faster

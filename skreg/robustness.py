@@ -228,7 +228,7 @@ def robust_accuracy(
     True
     """
     climbs = steps, step_size, n_restarts, random_state
-    one = _make_attack(attack, norm, bounds, batch_size, *climbs)
+    one = _Attack(attack, norm, bounds, batch_size, *climbs)
     if np.ndim(eps) == 0:
         eps = eps.item() if isinstance(eps, np.ndarray) else eps
         right = one.survivors(net, X, y, [_check_eps(eps)])[0]
@@ -283,7 +283,8 @@ class _RobustScorer:
             )
         self.eps = eps
         self.options = options
-        _make_attack(**{**robust_accuracy.__kwdefaults__, **options})
+        options = robust_accuracy.__kwdefaults__ | options
+        _Attack(**{k: v for k, v in options.items() if k != "sample_weight"})
 
     def __call__(self, estimator, X, y, sample_weight=None):
         if sample_weight is None:
@@ -296,29 +297,12 @@ class _RobustScorer:
         return f"make_robust_scorer({self.eps!r}{options})"
 
 
-def _make_attack(
-    attack,
-    norm,
-    bounds,
-    batch_size,
-    steps,
-    step_size,
-    n_restarts,
-    random_state,
-    **others,
-):
-    if attack not in ATTACKS:
-        raise ValueError(f"attack={attack!r} must be one of {ATTACKS}.")
-    climbs = steps, step_size, n_restarts, random_state
-    return _Attack(attack, norm, bounds, batch_size, *climbs)
-
-
 class _Attack:
     """An attack with its options, checked."""
 
     def __init__(
         self,
-        name,
+        attack,
         norm,
         bounds,
         batch_size,
@@ -327,6 +311,8 @@ class _Attack:
         n_restarts=0,
         random_state=0,
     ):
+        if attack not in ATTACKS:
+            raise ValueError(f"attack={attack!r} must be one of {ATTACKS}.")
         if norm not in attacks.NORMS:
             raise ValueError(
                 f"norm={norm!r} must be one of {attacks.NORMS}: the largest change of "
@@ -343,7 +329,7 @@ class _Attack:
         rule = RULES["random_state"]
         if not rule.accepts(random_state):
             raise ValueError(f"random_state={random_state!r} must be {rule.allowed}.")
-        self.name, self.norm, self.bounds = name, norm, bounds
+        self.name, self.norm, self.bounds = attack, norm, bounds
         self.batch_size, self.steps, self.step_size = batch_size, steps, step_size
         self.n_restarts, self.random_state = n_restarts, random_state
 

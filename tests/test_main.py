@@ -47,7 +47,11 @@ def test_images_of_the_user(tmp_path, capsys):
     ("options", "message"),
     [
         (["--data", "nowhere.zip"], "--data nowhere.zip: there is no such file"),
-        (["--train-sizes", "5000"], "but the data set offers 1797"),
+        (
+            ["--train-sizes", "5000"],
+            "5010 images are wanted (5000 for training, 10 for validation), but the "
+            "data set offers 1797",
+        ),
         (["--device", "gpu"], "device='gpu' cannot be used on this machine"),
         (["--output", "FILE"], "is a file; name a folder"),
         (["--output", "/proc"], "--output /proc cannot be written to ("),

@@ -518,7 +518,8 @@ def test_defaults_of_the_course_and_options(quick):
 def test_data_too_small_for_a_study_are_named_and_the_rest_goes_on(quick, tmp_path):
     (outcome,) = quick(data=made_bunch(12, 10))
     assert outcome.result is None
-    assert "but the data set offers 12" in outcome.note
+    wanted = "20 images are wanted (10 for training, 10 for validation)"
+    assert f"{wanted}, but the data set offers 12" in outcome.note
     assert outcome.note in Page((tmp_path / "report.html").read_text()).text
     (outcome,) = quick(data=made_bunch(40, 2))
     assert outcome.result["settings"]["training images"] == [20]

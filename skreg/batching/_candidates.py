@@ -219,8 +219,10 @@ def _reason_against(net, fit_params) -> str | None:
 
 
 def _is_known(callback) -> bool:
-    if type(callback) is LRScheduler and is_known(callback):
-        return callback.step_every == "epoch" and not callable(callback.monitor)
+    if type(callback) is LRScheduler and (
+        callback.step_every != "epoch" or callable(callback.monitor)
+    ):
+        return False
     return is_known(callback)
 
 

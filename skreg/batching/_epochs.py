@@ -70,8 +70,8 @@ class StackEpochs:
     def _train(self, numbers) -> None:
         self.stack.streams.begin_epoch()
         objectives, penalties = [], []
-        for i in range(len(self.stack.candidates[0].batches)):
-            objective, penalty, sizes = self.stack.step(i)
+        for _ in range(len(self.stack.candidates[0].batches)):
+            objective, penalty, sizes = self.stack.step()
             objectives.append(objective)
             penalties.append(
                 torch.zeros_like(objective) if penalty is None else penalty

@@ -66,8 +66,8 @@ class Stack:
         n_samples = min(first.batches.batch_size, len(first.train))
         return 6 * n_samples * sum(weight.numel() for weight in self.weights.values())
 
-    def step(self, i: int) -> tuple[Tensor, Tensor | None, list[int]]:
-        """Train on batch `i` of the epoch.
+    def step(self) -> tuple[Tensor, Tensor | None, list[int]]:
+        """Train on the next batch of the epoch.
 
         Returns
         -------
@@ -76,7 +76,7 @@ class Stack:
         sizes : list of int
             Number of samples of each net.
         """
-        samples = self.streams.batch(i)
+        samples = self.streams.next_batch()
         with torch.no_grad():
             outputs = self.outputs(samples, training=True)
             loss, gradient = self.head(outputs, samples.y, samples.scale)

@@ -9,6 +9,7 @@ and dropout, batch by batch.
 
 import pickle
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from skreg.batching._candidates import Candidate
-from skreg.estimators._data import GATHERED_BYTES, ArrayDataset, sent_ahead
+from skreg.estimators._data import ArrayDataset
 from skreg.estimators._randomness import borrowed, epoch_seed, make_generator
 
 __all__ = ["DataPool", "Evaluation", "Samples", "Stream", "Streams"]
@@ -132,25 +133,16 @@ class Stream:
         epoch : int
             Counted from 1.
         """
-        batches, n = self.leader.batches, len(self.dataset)
         self.generator = make_generator(epoch_seed(self.leader.seed, epoch))
-        shuffled = batches.shuffle and n > batches.batch_size
-        order = torch.randperm(n, generator=self.generator) if shuffled else None
-        device = self.leader.net.device_
-        self.order = None if order is None else sent_ahead(order, device)
-        n_bytes = batches.batch_size * max(1, self.dataset.X[:1].nbytes)
-        self._together = batches.batch_size * max(1, GATHERED_BYTES // n_bytes)
-        self._block_start = None
+        batches = copy(self.leader.batches)
+        batches.dataset, batches.generator = self.dataset, self.generator
+        self._batches = batches.in_order(batches.draw_order())
 
-    def batch(self, i: int) -> tuple[Tensor, Tensor, float | Tensor]:
-        """Return X, y and the scale of the losses of batch `i`."""
-        size, net = self.leader.batches.batch_size, self.leader.net
-        start = i * size
-        block, offset = self._block(start)
-        X, y, weight = (
-            None if tensor is None else tensor[offset : offset + size]
-            for tensor in block
-        )
+    def next_batch(self) -> tuple[Tensor, Tensor, float | Tensor]:
+        """Return X, y and the scale of the losses of the next batch of the epoch."""
+        net, batch = self.leader.net, next(self._batches)
+        (X, y), weight = batch, batch.weight
+        X = X.to(net._torch_dtype) if X.is_floating_point() else X
         if self.leader.augment is not None:
             with borrowed(self.generator, net.device_), torch.no_grad():
                 X = self.leader.augment(X)
@@ -158,22 +150,6 @@ class Stream:
             return X, y, 1 / X.shape[0]
         weight = weight / net._session.mean_weight
         return X, y, weight.to(X) / len(X)
-
-    def _block(self, start: int):
-        """Return X, y and weights of some batches, and where `start` is in them."""
-        # Several batches are gathered at once, as many as fit into the cache.
-        block_start = start - start % self._together
-        if block_start != self._block_start:
-            part = slice(block_start, block_start + self._together)
-            if self.order is not None:
-                part = self.order[part]
-            net = self.leader.net
-            X, y, weight = self.dataset.tensors(net.device_)
-            X = X[part]
-            X = X.to(net._torch_dtype) if X.is_floating_point() else X
-            weight = None if weight is None else weight[part]
-            self._gathered, self._block_start = (X, y[part], weight), block_start
-        return self._gathered, start - block_start
 
 
 class Streams:
@@ -206,9 +182,9 @@ class Streams:
         for noise in self.noise:
             noise.begin_epoch()
 
-    def batch(self, i: int) -> Samples:
-        """Return batch `i` of all nets."""
-        batches = [stream.batch(i) for stream in self.streams]
+    def next_batch(self) -> Samples:
+        """Return the next batch of the epoch, of all nets."""
+        batches = [stream.next_batch() for stream in self.streams]
         self._sizes = [X.shape[0] for X, _, _ in batches]
         return self._gather(batches)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from skreg.backprop import Backprop, fully_connected_layers, loss_head
-from skreg.estimators._epochs import COMPUTATION_METHODS, is_closed, overridden
+from skreg.estimators._epochs import COMPUTATION_METHODS, overridden
 from skreg.estimators._steps import make_step
 from skreg.objective import penalize_into
 
@@ -102,7 +102,7 @@ class HandTraining:
         self.flop_per_sample = 6 * weights.numel()  # two products back, one forward
         # Others may change the net at any time, and `is_current` sees it only before an
         # epoch: then the module itself is evaluated.
-        self.evaluates = is_closed(net, reference)
+        self.evaluates = net._session.closed
         self._thread = get_ident()
         self._evaluated = None
 

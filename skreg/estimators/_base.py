@@ -54,6 +54,7 @@ class _Session:
     bounds: tuple[float, float] | None = None  # of attacks; None if there are none
     fit_params: dict = field(default_factory=dict)
     lean: bool = False
+    closed: bool = False  # nobody but the package sees the net and its batches
     hand: HandTraining | None = None
     mean_weight: float = 1.0  # of the training data, when validation data are split off
     # Of the batch at hand:
@@ -380,6 +381,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             self._session.bounds = input_range(self, X)
         self.notify("on_train_begin", X=X, y=y)
         self._session.lean = is_lean(self, RegularizedNet)
+        self._session.closed = is_closed(self, RegularizedNet)
         try:
             train(self, X, y, fit_params)
         except StopTraining:
@@ -454,9 +456,10 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     def _look_again(self) -> None:
         """Notice what callbacks have made of the net since the last epoch."""
         session = self._session
-        if not is_closed(self, RegularizedNet):
-            session.lean = session.lean and is_lean(self, RegularizedNet)
-            session.penalized = self._penalized_parameters()
+        if session.closed:
+            return
+        session.lean = session.lean and is_lean(self, RegularizedNet)
+        session.penalized = self._penalized_parameters()
         if session.hand and not session.lean:
             session.hand.release()
             session.hand = None
@@ -580,7 +583,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             return not overridden(self, RegularizedNet, methods)
         augment = self._session.augment
         harmless = augment is None or is_sample_augmentation(augment)
-        return harmless and is_closed(self, RegularizedNet)
+        return harmless and self._session.closed
 
     def _penalized_parameters(self) -> list[torch.nn.Parameter]:
         return list(penalized_parameters(self.module_, self.penalize).values())

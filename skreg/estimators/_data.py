@@ -122,22 +122,42 @@ class InMemoryBatches:
         return n_full + bool(rest and not self.drop_last)
 
     def __iter__(self) -> Iterator[Batch]:
+        return self.in_order(self.draw_order())
+
+    def draw_order(self) -> Tensor | None:
+        """Return an order of the samples for a pass; None is that of the data."""
+        n = len(self.dataset)
+        if not (self.shuffle and n > self.batch_size):
+            return None
+        return torch.randperm(n, generator=self.generator)
+
+    @property
+    def n_used(self) -> int:
+        """The number of samples in the batches of a pass."""
+        n = len(self.dataset)
+        return n - n % self.batch_size if self.drop_last else n
+
+    def in_order(self, order: Tensor | None) -> Iterator[Batch]:
+        """Yield the batches of a pass.
+
+        Parameters
+        ----------
+        order : Tensor of shape (n_samples,) or None
+            From ``draw_order``.
+        """
         X, y, weight = self.dataset.tensors(self.device)
-        size, n_used = self.batch_size, len(X)
-        if self.drop_last:
-            n_used -= n_used % size
-        if not (self.shuffle and len(X) > size):
-            for batch in _batches(X, y, weight, size, n_used):
+        size = self.batch_size
+        if order is None:
+            for batch in _batches(X, y, weight, size, self.n_used):
                 if self.writable:
                     batch = Batch(*(part.clone() for part in batch), batch.weight)
                 yield batch
             return
-        order = torch.randperm(len(X), generator=self.generator)
         order = sent_ahead(order, self.device)
         # Several batches are gathered at once, as many as fit into the cache.
         n_bytes = max(1, X[:1].nbytes)
         together = size * max(1, GATHERED_BYTES // (n_bytes * size))
-        for pick in order[:n_used].split(together):
+        for pick in order[: self.n_used].split(together):
             block = (
                 None if tensor is None else tensor.index_select(0, pick)
                 for tensor in (X, y, weight)
@@ -151,18 +171,14 @@ class GatheredBatches(InMemoryBatches):
     X may be an array in a file, or `Rows`; parameters are as for `InMemoryBatches`.
     """
 
-    def __iter__(self) -> Iterator[Batch]:
-        X, size, n = self.dataset.X, self.batch_size, len(self.dataset)
-        order = None
-        if self.shuffle and n > size:
-            order = torch.randperm(n, generator=self.generator).numpy()
-        n_used = n - n % size if self.drop_last else n
-        for start in range(0, n_used, size):
-            pick = slice(start, min(start + size, n_used))
-            pick = pick if order is None else order[pick]
+    def in_order(self, order: Tensor | None) -> Iterator[Batch]:
+        """As `InMemoryBatches.in_order`."""
+        for start in range(0, self.n_used, self.batch_size):
+            pick = slice(start, min(start + self.batch_size, self.n_used))
+            pick = pick if order is None else order[pick].numpy()
             parts = [
                 None if array is None else self._take(array, pick)
-                for array in (X, self._targets, self.dataset.weight)
+                for array in (self.dataset.X, self._targets, self.dataset.weight)
             ]
             parts[0] = _floating(parts[0])
             yield Batch(

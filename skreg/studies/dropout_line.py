@@ -79,11 +79,11 @@ def run(
     -------
     dict
     """
-    every = max(1, min(every, epochs))
-    n_frames = epochs // every
     line = make_noisy_line(100, noise=0.0)
     runs = []
     with computing(seeds, epochs):
+        every = min(every, epochs)
+        n_frames = epochs // every
         for seed in progress(seeds):
             points = make_noisy_line(n_points, noise=noise, random_state=seed)
             nets = [

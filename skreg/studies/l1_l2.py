@@ -91,7 +91,7 @@ def run(
     ]
     own = {
         "net": "AnimalNet",
-        **counts(seeds, epochs, list(train_sizes), n_valid),
+        **counts(seeds, epochs, train_sizes, n_valid),
         "optimizer": optimizer_text(lr, momentum),
         "lambda1": lambda1,
         "lambda2": lambda2,

@@ -9,6 +9,9 @@ import torch
 
 from skreg.datasets import randomize_labels
 
+# What the parts of a sample are called in sentences.
+WORDS = {"train": "training", "valid": "validation", "test": "test"}
+
 
 class Sample(NamedTuple):
     """Images of shape (n, C, H, W) in [-1, 1], and their labels."""
@@ -114,9 +117,7 @@ def choose_sizes(
     sizes = {**wanted, **free}
     least = {part: n_classes if part in free else n for part, n in wanted.items()}
     if sum(least.values()) > len(data.target):
-        names = {"train": "training", "valid": "validation"}
-        parts = {names.get(part, part): n for part, n in least.items()}
-        raise _too_small(parts, len(data.target))
+        raise _too_small(least, len(data.target))
     excess = sum(sizes.values()) - len(data.target)
     if excess <= 0:
         return sizes
@@ -152,7 +153,7 @@ def _stratified_order(indices: np.ndarray, y: np.ndarray, rng) -> np.ndarray:
 def _check_sizes(y: np.ndarray, n_train: int, n_valid: int, n_test: int) -> None:
     wanted = n_train + n_valid + n_test
     if wanted > len(y):
-        parts = {"training": n_train, "validation": n_valid, "test": n_test}
+        parts = {"train": n_train, "valid": n_valid, "test": n_test}
         raise _too_small(parts, len(y))
     n_classes = len(np.unique(y))
     smallest = min(n for n in (n_train, n_valid, n_test) if n)
@@ -164,7 +165,7 @@ def _check_sizes(y: np.ndarray, n_train: int, n_valid: int, n_test: int) -> None
 
 
 def _too_small(wanted: Mapping[str, int], offered: int) -> ValueError:
-    parts = ", ".join(f"{n} for {part}" for part, n in wanted.items() if n)
+    parts = ", ".join(f"{n} for {WORDS[part]}" for part, n in wanted.items() if n)
     return ValueError(
         f"At least {sum(wanted.values())} images are wanted ({parts}), but the data "
         f"set offers {offered}; use a larger data set, or fewer images for training "

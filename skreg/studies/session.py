@@ -14,11 +14,10 @@ from skreg.estimators._parameters import resolve_device
 from skreg.studies import load_study
 from skreg.studies.files import load_result, save_result
 from skreg.studies.report import Report
-from skreg.studies.sampling import choose_sizes
+from skreg.studies.sampling import WORDS, choose_sizes
 
 # The parameters of a study that are sizes of samples.
 SIZES = {"n_train": "train", "n_valid": "valid", "n_test": "test"}
-WORDS = {"train": "training", "valid": "validation", "test": "test"}
 
 
 class Outcome(NamedTuple):
