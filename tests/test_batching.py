@@ -243,7 +243,7 @@ def test_nets_with_validation_sets_of_their_own(iris, stacks):
     fits = [
         (net(train_split=ValidSplit(4), lr=lr), X[rows], y[rows])
         for lr in (0.01, 0.1)
-        for rows in (slice(100), slice(20, 118))
+        for rows in (slice(100), slice(20, 120))
     ]
     mine = together(*fits)
     assert stacks == [4]
@@ -562,7 +562,7 @@ def test_parameters_that_are_numbers_and_modules_in_place(iris, stacks, optimize
             y[rows],
         )
         for l1 in (0, 0.1)
-        for rows in (slice(100), slice(20, 118))
+        for rows in (slice(100), slice(20, 120))
     ]
     before = X.copy()
     mine, theirs = together(*fits), alone(*fits)
@@ -643,6 +643,48 @@ class Random(Stubborn):
         return self.linear(x + torch.rand_like(x))
 
 
+class Drawing(Stubborn):
+    def forward(self, x):
+        return self.linear(x) * np.random.uniform(0.5, 1)  # noqa: NPY002
+
+
+class Counting(Stubborn):
+    """Keeps a number of its own, that decides what it computes."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__(in_features, out_features)
+        self.steps = 0
+
+    def forward(self, x):
+        self.steps += self.training
+        return self.linear(x) * (1 + self.steps)
+
+
+class Remembering(Counting):
+    """Changes what an attribute holds that cannot be pickled."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__(in_features, out_features)
+        self.seen = {"size": len, "key": lambda x: x, "sums": [0.0]}
+
+    def forward(self, x):
+        self.seen["sums"].append(float(len(x)))
+        return self.linear(x) * sum(self.seen["sums"])
+
+
+class Tracking(Counting):
+    """Moves a tensor that is not registered as a buffer."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__(in_features, out_features)
+        self.mean = torch.zeros(in_features)
+
+    def forward(self, x):
+        if self.training:
+            self.mean += 0.1 * (x.detach().mean(0) - self.mean)
+        return self.linear(x - self.mean)
+
+
 def hooked(in_features, out_features):
     module = nn.Linear(in_features, out_features)
     module.register_forward_hook(lambda module, args, outputs: 2 * outputs)
@@ -669,6 +711,10 @@ ALONE = {
     "optimizer LBFGS": {"optimizer": torch.optim.LBFGS},
     "vmap": {"module": Stubborn},
     "random": {"module": Random},
+    "draws from numpy.random": {"module": Drawing},
+    "changes its attribute 'steps'": {"module": Counting},
+    "changes its attribute 'seen'": {"module": Remembering},
+    "changes its attribute 'mean'": {"module": Tracking},
     "criterion NLLLoss": {"criterion": nn.NLLLoss},
     "augment=": {"augment": torch.nn.Identity()},
     "not arrays in memory": {"iterator_train": torch.utils.data.DataLoader},
@@ -690,12 +736,63 @@ def test_what_cannot_be_stacked_trains_alone_and_says_why(iris, stacks, capfd, r
     assert "2 of 4 fits" in told[0]
     assert stacks == [2]
     assert reason in told[0]
-    assert_same_nets(mine, alone(*fits))
+    theirs = alone(*fits)
+    assert_same_nets(mine, theirs)
+    for a, b in zip(mine, theirs, strict=True):
+        assert getattr(a.module_, "steps", None) == getattr(b.module_, "steps", None)
 
 
 def test_nothing_is_said_unless_asked_for(iris, capfd):
     together((net(callbacks=[Watches()]), *iris))
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_meta_estimators_without_verbosity_take_that_of_the_context(
+    iris, capfd, verbose
+):
+    with joblib.parallel_config("skreg", verbose=verbose):
+        cross_validate(net(callbacks=[Watches()]), *iris, cv=3)
+    assert capfd.readouterr().err.count("3 of 3 fits trained alone") == verbose
+
+
+class Centred(nn.Module):
+    """Its samples see each other, in training and in evaluation."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.first = nn.Linear(in_features, 6)
+        self.last = nn.Linear(6, out_features)
+        self.register_buffer("scale", torch.ones(()), persistent=False)
+
+    def forward(self, x):
+        z = torch.tanh(self.first(x))
+        z = z - z.mean(0)
+        if self.training:
+            self.scale.mul_(0.9).add_(0.1 * z.detach().std())
+        return self.last(z / self.scale)
+
+
+@pytest.mark.parametrize(
+    ("rows", "sizes"),
+    [
+        ([slice(100), slice(20, 120)], [4]),
+        ([slice(100), slice(20, 118)], [2, 2]),  # other data sets to train on
+        ([slice(100), slice(20, 121)], [2, 2]),  # other validation sets
+    ],
+)
+def test_samples_that_see_each_other_see_no_others(iris, stacks, rows, sizes):
+    X, y = iris
+    fits = [
+        (net(module=Centred, lambda1=l1, train_split=ValidSplit(7)), X[part], y[part])
+        for l1 in (0, 0.01)
+        for part in rows
+    ]
+    mine, theirs = together(*fits), alone(*fits)
+    assert stacks == sizes
+    assert_same_nets(mine, theirs)
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a.module_.scale, b.module_.scale, **EXACT)
 
 
 def test_the_global_random_states_are_left_alone(iris):

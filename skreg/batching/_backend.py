@@ -8,6 +8,7 @@ from numbers import Integral
 from joblib import cpu_count
 from joblib.parallel import (
     FallbackToBackend,
+    Parallel,
     SequentialBackend,
     ThreadingBackend,
     get_active_backend,
@@ -133,12 +134,14 @@ class SkregBackend(ThreadingBackend):
         return Call(broker, self.parallel, parent)
 
     def _new_broker(self, n_jobs) -> Broker:
+        # Many meta-estimators have no verbosity, and give 0: then that of the context.
+        verbose = max(self.parallel.verbose, Parallel().verbose)
         if n_jobs is None:
             n_jobs = 1
         elif n_jobs < 0:
             n_jobs = max(cpu_count() + 1 + n_jobs, 1)
         return Broker(
-            partial(train_together, verbose=self.parallel.verbose),
+            partial(train_together, verbose=verbose),
             max_in_flight=self.max_in_flight,
             # The task and the net hold a copy each, and training needs room as well.
             max_bytes=memory() / 8,

@@ -1,6 +1,5 @@
 """Which fits can be trained together, with whom, and why others cannot."""
 
-import pickle
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -15,6 +14,7 @@ from skreg.backprop import (
     loss_head,
 )
 from skreg.batching._jobs import Job
+from skreg.batching._signature import signature
 from skreg.batching._vmap import FEATURE_NDIM, reason_against_vmap
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._data import ArrayDataset, InMemoryBatches
@@ -117,12 +117,14 @@ class Candidate:
         return set(penalized_parameters(self.module, self.net.penalize))
 
 
-def examine(job: Job) -> Candidate | str:
+def examine(job: Job, reasons: dict) -> Candidate | str:
     """Return a fit as a candidate for a stack, or the reason why it is none.
 
     Parameters
     ----------
     job : Job
+    reasons : dict
+        What was found out about modules of any kind; it is added to.
 
     Returns
     -------
@@ -145,22 +147,23 @@ def examine(job: Job) -> Candidate | str:
         if type(loader) is not InMemoryBatches:
             return "its data are not arrays in memory, in batches of the default kind"
     layers = fully_connected_layers(net.module_, net.input_shape_)
-    if layers is None:
-        X, _, _ = train.tensors(net.device_)
-        reason = reason_against_vmap(net.module_, X[:2].to(net._torch_dtype))
-        if reason is not None:
-            return reason
+    module = net.device_, net._torch_dtype, net.input_shape_, signature(net.module_)
     shape = (
-        *(net.device_, net._torch_dtype, type(net.optimizer_), net.input_shape_),
+        *module,
         *(batches.batch_size, len(batches), valid is None, valid_batches.batch_size),
-        _signature(net.module_),
-        _signature(net.criterion_, ignored=("label_smoothing",)),
-        type(net),
-        net._n_outputs,
+        signature(net.criterion_, ignored=("label_smoothing",)),
+        *(type(net), type(net.optimizer_), net._n_outputs),
     )
-    if layers is None and _has_batch_norm(net.module_):
-        # The rows that fill up a smaller batch would enter its statistics.
-        shape = (*shape, len(train))
+    if layers is None:
+        if module not in reasons:
+            X, _, _ = train.tensors(net.device_)
+            sample = X[:2].to(net._torch_dtype)
+            reasons[module] = reason_against_vmap(net.module_, sample)
+        if reasons[module] is not None:
+            return reasons[module]
+        # The rows that fill up a smaller batch must not be seen by the others, as
+        # they are in batch normalisation.
+        shape = (*shape, len(train), 0 if valid is None else len(valid))
     last_epoch = len(net.history) + net.max_epochs
     return Candidate(
         *(job, train, valid, batches, valid_batches.batch_size, layers),
@@ -228,49 +231,6 @@ def _is_known(callback) -> bool:
 
 def _is_dropout(layer) -> bool:
     return isinstance(layer, nn.modules.dropout._DropoutNd)
-
-
-def _has_batch_norm(module) -> bool:
-    batch_norm = nn.modules.batchnorm._BatchNorm
-    return any(isinstance(layer, batch_norm) for layer in module.modules())
-
-
-# What every module has; its tensors are compared apart, and hooks are refused.
-_COMMON = vars(nn.Module()).keys()
-
-
-def _signature(module: nn.Module, ignored=()) -> tuple:
-    """Return all that decides what a module computes, but for its tensors and p.
-
-    Modules of equal signature compute the same from the same tensors.
-    """
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    return (
-        tuple((name, t.shape, t.dtype, t.requires_grad) for name, t in tensors),
-        tuple(
-            (name, type(part), *_settings(part, ignored))
-            for name, part in module.named_modules(remove_duplicate=False)
-        ),
-    )
-
-
-def _settings(module, ignored) -> list:
-    skipped = {*_COMMON, *ignored, *(["p"] if _is_dropout(module) else [])}
-    return [
-        (name, _frozen(value))
-        for name, value in sorted(vars(module).items())
-        if name not in skipped
-    ]
-
-
-def _frozen(value):
-    """Return something hashable that is equal only for equal values."""
-    if isinstance(value, bool | int | float | str | type | None):
-        return value
-    try:
-        return pickle.dumps(value)
-    except (pickle.PicklingError, AttributeError, TypeError):
-        return id(value)  # of a function made on the spot: equal only to itself
 
 
 def make_head(candidates: list[Candidate]):

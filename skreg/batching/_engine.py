@@ -11,7 +11,7 @@ from skreg.batching._candidates import Candidate, examine
 from skreg.batching._cost import stack_size
 from skreg.batching._epochs import StackEpochs
 from skreg.batching._jobs import Job
-from skreg.batching._stack import Stack
+from skreg.batching._stack import Stack, named_tensors
 from skreg.batching._streams import DataPool
 from skreg.estimators._threads import threads_for
 
@@ -27,9 +27,9 @@ def train_together(jobs: Sequence[Job], *, verbose: int = 0) -> None:
     verbose : int, default=0
         Positive: tell why fits were not stacked, a line for each reason.
     """
-    groups, reasons = {}, {}
+    groups, reasons, of_modules = {}, {}, {}
     for job in jobs:
-        found = _examined(job)
+        found = _examined(job, of_modules)
         if isinstance(found, Candidate):
             groups.setdefault(found.shape, []).append(found)
         elif found is not None:
@@ -56,10 +56,10 @@ def train_together(jobs: Sequence[Job], *, verbose: int = 0) -> None:
             _tell(f"[skreg] {len(alone)} of {len(jobs)} fits trained alone: {reason}.")
 
 
-def _examined(job) -> Candidate | str | None:
+def _examined(job, of_modules) -> Candidate | str | None:
     """Return what `examine` does; None if the fit has failed at it."""
     try:
-        return job.run(examine, job)
+        return job.run(examine, job, of_modules)
     except Exception as error:
         job.error = error
         return None
@@ -131,14 +131,15 @@ class _Beginning:
     def __init__(self, candidate):
         self.candidate = candidate
         net = candidate.net
-        self.tensors = {k: t.clone() for k, t in net.module_.state_dict().items()}
+        self.tensors = {k: t.clone() for k, t in named_tensors(net.module_).items()}
         state, self.options = net.optimizer_.state, candidate.options()
         self.optimizer = deepcopy(net.optimizer_.state_dict()) if state else None
         self.n_epochs = len(net.history)
 
     def restore(self) -> None:
         net = self.candidate.net
-        net.module_.load_state_dict(self.tensors)
+        for name, tensor in named_tensors(net.module_).items():
+            tensor.data.copy_(self.tensors[name])
         net.optimizer_.state.clear()
         net.optimizer_.param_groups[0].update(self.options)
         if self.optimizer is not None:

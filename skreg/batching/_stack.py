@@ -14,7 +14,7 @@ from skreg.batching._vmap import VmappedModule
 from skreg.estimators._steps import make_step
 from skreg.objective import stacked_penalize_into
 
-__all__ = ["Stack"]
+__all__ = ["Stack", "named_tensors"]
 
 
 class Stack:
@@ -35,7 +35,7 @@ class Stack:
         self.candidates = sorted(
             candidates, key=lambda c: (repr(pool.stream_key(c)), _optimizer_key(c))
         )
-        tensors = [_named_tensors(c.module) for c in self.candidates]
+        tensors = [named_tensors(c.module) for c in self.candidates]
         stacked = {
             name: torch.stack([named[name].detach() for named in tensors])
             for name in tensors[0]
@@ -129,7 +129,7 @@ class Stack:
         """Give nets memory of their own, and their optimizers the state they are in."""
         for row in rows:
             candidate = self.candidates[row]
-            for tensor in _named_tensors(candidate.module).values():
+            for tensor in named_tensors(candidate.module).values():
                 tensor.data = tensor.detach().clone()
             self._hand_over_state(row)
 
@@ -201,7 +201,7 @@ class Stack:
     def _hand_over_state(self, row: int) -> None:
         candidate = self.candidates[row]
         optimizer = candidate.net.optimizer_
-        named = _named_tensors(candidate.module)
+        named = named_tensors(candidate.module)
         for group, rows in zip(self.optimizer.param_groups, self.groups, strict=True):
             if not rows.start <= row < rows.stop:
                 continue
@@ -214,7 +214,8 @@ class Stack:
                 }
 
 
-def _named_tensors(module: nn.Module) -> dict[str, Tensor]:
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers, also those that ``state_dict`` leaves out."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from skreg.batching._signature import attributes
+from skreg.estimators._randomness import random_states, seeded
+
 __all__ = ["FEATURE_NDIM", "VmappedModule", "reason_against_vmap"]
 
 # Dropout layers, and how many of the last axes their noise is the same along.
@@ -133,8 +136,10 @@ def reason_against_vmap(module: nn.Module, x: Tensor) -> str | None:
         A few samples.
     """
     try:
-        if _replaces_buffers(module, x):
-            return "its module replaces its buffers, instead of changing them"
+        for training in (True, False):
+            reason = _side_effect(module, x, training)
+            if reason is not None:
+                return reason
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # of what vmap can do in a slow way only
             _run_pair(module, x, shared=True)
@@ -156,12 +161,26 @@ def _run_pair(module, x, shared) -> None:
     pair.backward(torch.zeros_like(outputs), accumulate=True)
 
 
-def _replaces_buffers(module, x) -> bool:
-    """Tell whether ``forward`` assigns to buffers: a stack would not notice."""
-    copied = deepcopy(module).train()
-    before = {name: id(buffer) for name, buffer in copied.named_buffers()}
-    if not before:
-        return False
-    with torch.random.fork_rng([]), torch.no_grad():
-        copied(x.clone())
-    return before != {name: id(buffer) for name, buffer in copied.named_buffers()}
+def _side_effect(module, x, training) -> str | None:
+    """Return what a stack would not notice that ``forward`` does for each module."""
+    module = deepcopy(module).train(training)
+    before, tensors = attributes(module), _identities(module)
+    with seeded(0, x.device), torch.no_grad():
+        drawn = random_states()
+        module(x.clone())
+        draws = random_states() != drawn
+    after = attributes(module)
+    changed = before.keys() ^ after.keys()
+    changed |= {name for name in before.keys() & after if before[name] != after[name]}
+    if draws:
+        return "its module draws from numpy.random or random"
+    if changed:
+        return f"its module changes its attribute {min(changed)!r} in forward"
+    if _identities(module) != tensors:
+        return "its module replaces its buffers, instead of changing them"
+    return None
+
+
+def _identities(module) -> dict[str, int]:
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return {name: id(tensor) for name, tensor in tensors}

@@ -1,5 +1,6 @@
 """Random numbers that belong to one net, with torch's global generators untouched."""
 
+import pickle
 import random
 import threading
 from collections.abc import Iterator
@@ -80,6 +81,11 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         finally:
             np.random.set_state(numpy_state)
             random.setstate(python_state)
+
+
+def random_states() -> bytes:
+    """Return the states of the generators of NumPy and of ``random``, as one."""
+    return pickle.dumps((np.random.get_state(), random.getstate()))
 
 
 def _fork_type(device: torch.device) -> str:
