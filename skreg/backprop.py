@@ -27,7 +27,6 @@ from skreg.modules import FullyConnected
 __all__ = ["Backprop", "Parts", "fully_connected_layers", "has_hooks", "loss_head"]
 
 _aten = torch.ops.aten
-NARROW = 16  # layers with fewer outputs are computed the other way round: it is faster
 
 # From the gradient in the output of an activation and that output to the gradient in
 # its input, which overwrites the former.
@@ -226,38 +225,39 @@ class _Linear:
 
 
 class _StackedLinear(_Linear):
+    """Its results are of shape (B, n, features), the samples last in memory.
+
+    So are its products faster, and the weights of nets that see the same inputs are
+    the rows of one matrix, and so are the gradients in their outputs.
+    """
+
     def forward(self, x, training):
         self.x = x
         if isinstance(x, Parts):
-            return self._forward_parts(x)
-        if self.weight.shape[1] < NARROW:
-            if self.bias is None:
-                return torch.bmm(self.weight, x.mT).mT
-            return torch.baddbmm(self.bias.unsqueeze(2), self.weight, x.mT).mT
+            return self._forward_parts(x).mT
         if self.bias is None:
-            return torch.bmm(x, self.weight.mT)
-        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.mT)
+            return torch.bmm(self.weight, x.mT).mT
+        return torch.baddbmm(self.bias.unsqueeze(2), self.weight, x.mT).mT
 
     def _forward_parts(self, x):
-        # The weights of nets that see the same inputs are rows of one matrix.
         n_nets, n_out, n_in = self.weight.shape
         n = x.n
         equal = all(part.shape[0] == n for part in x.parts)
         fill = self.weight.new_empty if equal else self.weight.new_zeros
-        z = fill(n, n_nets, n_out)
+        z = fill(n_nets, n_out, n)
         for part, rows in zip(x.parts, x.rows, strict=True):
-            weight = self.weight[rows].view(-1, n_in).t()
-            out = z[: part.shape[0], rows].flatten(1)
+            weight = self.weight[rows].view(-1, n_in)
+            out = z[rows].view(-1, n)[:, : part.shape[0]]
             if self.bias is None:
-                torch.mm(part, weight, out=out)
+                torch.mm(weight, part.t(), out=out)
             else:
-                torch.addmm(self.bias[rows].view(-1), part, weight, out=out)
-        return z.transpose(0, 1)
+                torch.addmm(self.bias[rows].view(-1, 1), weight, part.t(), out=out)
+        return z
 
     def backward(self, d, accumulate, into_inputs=True):
         beta = 1 if accumulate else 0
         if isinstance(self.x, Parts):
-            self._backward_parts(d, beta)
+            self._backward_parts(d.mT, beta)
         else:
             gradient = self.weight_gradient
             torch.baddbmm(gradient, d.mT, self.x, beta=beta, out=gradient)
@@ -266,15 +266,14 @@ class _StackedLinear(_Linear):
                 self.bias_gradient += d.sum(1)
             else:
                 torch.sum(d, 1, out=self.bias_gradient)
-        return torch.bmm(d, self.weight) if into_inputs else None
+        return torch.bmm(self.weight.mT, d.mT).mT if into_inputs else None
 
     def _backward_parts(self, d, beta):
-        d = d.transpose(0, 1)  # (n, B, n_out)
+        n = d.shape[2]
         for part, rows in zip(self.x.parts, self.x.rows, strict=True):
             gradient = self.weight_gradient[rows].view(-1, part.shape[1])
-            n = part.shape[0]
-            part_of_d = d[:n, rows].reshape(n, -1)
-            torch.addmm(gradient, part_of_d.t(), part, beta=beta, out=gradient)
+            part_of_d = d[rows].reshape(-1, n)[:, : part.shape[0]]
+            torch.addmm(gradient, part_of_d, part, beta=beta, out=gradient)
 
 
 class _Activation:
@@ -363,8 +362,8 @@ def cross_entropy(
     gradient : Tensor of the shape of `outputs`
     """
     if not outputs.is_contiguous() and outputs.mT.is_contiguous():
-        # As narrow layers of stacks return them: classes are the last axis but one,
-        # along which the kernels run faster.
+        # As stacks return them: classes are the last axis but one, along which the
+        # kernels run faster.
         loss, gradient = _cross_entropy(
             outputs.mT, targets, scale, label_smoothing, axis=-2
         )

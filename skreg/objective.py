@@ -4,27 +4,27 @@ r"""The objective that training minimises: data loss + penalty, defined once.
     + \lambda_1 \sum |w| + \lambda_2 \sum w^2
 
 A single fit calls :func:`penalized_objective`, or where the gradient is written out
-:func:`penalize_into`; a stack of fits calls :func:`stacked_penalize_into`. Validation
+:func:`penalize_into`; a stack of fits calls :func:`stacked_penalty`. Validation
 and test losses never do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
 from skreg.penalties import (
     Coefficient,
+    StackedElasticNet,
     elastic_net,
     elastic_net_into,
-    stacked_elastic_net_into,
 )
 
 __all__ = [
     "Objective",
     "penalize_into",
     "penalized_objective",
-    "stacked_penalize_into",
+    "stacked_penalty",
 ]
 
 
@@ -108,18 +108,18 @@ def penalize_into(
     return elastic_net_into(gradient, params, lambda1, lambda2)
 
 
-def stacked_penalize_into(
+def stacked_penalty(
     gradients: Sequence[Tensor],
     params: Sequence[Tensor],
     lambda1: Tensor | None,
     lambda2: Tensor | None,
-) -> Tensor | None:
-    """Write the gradients of the penalties of B nets into `gradients`.
+) -> Callable[[], Tensor] | None:
+    """Return what :func:`penalize_into` is for B nets, to be called at each step.
 
     Parameters
     ----------
     gradients : sequence of Tensor of shape (B, ...)
-        Overwritten, if there is a penalty.
+        Overwritten at each call.
     params : sequence of Tensor of shape (B, ...)
         At least one.
     lambda1, lambda2 : Tensor of shape (n_params, B) or None
@@ -128,12 +128,12 @@ def stacked_penalize_into(
 
     Returns
     -------
-    Tensor of shape (B,) or None
-        The penalties; None, and nothing written, if no net has one.
+    callable or None
+        Returns the penalties, of shape (B,); None if no net has one.
     """
     if lambda1 is None and lambda2 is None:
         return None
-    return stacked_elastic_net_into(gradients, params, lambda1, lambda2)
+    return StackedElasticNet(gradients, params, lambda1, lambda2)
 
 
 def _is_zero(coefficient: Coefficient) -> bool:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "StackedElasticNet",
     "elastic_net",
     "elastic_net_into",
     "frobenius_norm",
@@ -25,7 +26,6 @@ __all__ = [
     "l2_penalty",
     "parameter_norms",
     "penalized_parameters",
-    "stacked_elastic_net_into",
 ]
 
 Coefficient = float | Tensor
@@ -186,51 +186,73 @@ def elastic_net_into(
     return value if isinstance(value, Tensor) else params[0].new_zeros(())
 
 
-def stacked_elastic_net_into(
-    gradients: Sequence[Tensor],
-    params: Sequence[Tensor],
-    lambda1: Tensor | None,
-    lambda2: Tensor | None,
-) -> Tensor:
-    """As `elastic_net_into`, for B nets with coefficients of their own.
+class StackedElasticNet:
+    """`elastic_net_into` for B nets with coefficients of their own, to be called often.
+
+    A call writes the gradients of the penalties at the present weights into
+    `gradients`, and returns the penalties, of shape (B,).
 
     Parameters
     ----------
     gradients : sequence of Tensor of shape (B, ...)
-        Overwritten; contiguous, of the shapes of `params`.
+        Contiguous, of the shapes of `params`.
     params : sequence of Tensor of shape (B, ...)
         At least one; contiguous.
     lambda1, lambda2 : Tensor of shape (n_params, B) or None
         Coefficients for each of `params`. None is zero for all nets.
-
-    Returns
-    -------
-    Tensor of shape (B,)
-        The penalty of each net.
     """
-    rows = [w.view(len(w), -1) for w in params]
-    sums = params[0].new_empty(len(params), len(params[0]))
-    value = 0.0
-    if lambda1 is None:
-        torch._foreach_zero_(gradients)
-    else:
-        for g, w, factor, out in zip(gradients, params, lambda1, sums, strict=True):
-            torch.abs(w, out=g)
-            torch.sum(g.view(len(g), -1), 1, out=out)
-            torch.sign(w, out=g).mul_(_one_each(factor, w))
-        value = (lambda1 * sums).sum(0)
-    if lambda2 is not None:
-        for g, w, factor in zip(gradients, params, lambda2, strict=True):
-            g.addcmul_(w, _one_each(factor, w), value=2)
-        for row, out in zip(rows, sums, strict=True):
+
+    def __init__(
+        self,
+        gradients: Sequence[Tensor],
+        params: Sequence[Tensor],
+        lambda1: Tensor | None,
+        lambda2: Tensor | None,
+    ):
+        self._gradients, self._params = list(gradients), list(params)
+        self._flat_gradients = [g.view(len(g), -1) for g in gradients]
+        self._flat_params = [w.view(len(w), -1) for w in params]
+        self._sums = params[0].new_empty(len(params), len(params[0]))
+        self._sum_of_each = list(self._sums)
+        self._lambda1, self._lambda2 = lambda1, lambda2
+        self._lambda1_of_each = self._one_each(lambda1)
+        self._lambda2_of_each = self._one_each(lambda2)
+
+    def _one_each(self, coefficients):
+        """Return coefficients in the shapes that multiply the parameters."""
+        if coefficients is None:
+            return []
+        return [
+            row.view(-1, *[1] * (w.ndim - 1))
+            for row, w in zip(coefficients, self._params, strict=True)
+        ]
+
+    def __call__(self) -> Tensor:
+        value = self._l1()
+        if self._lambda2 is None:
+            return value
+        for g, w, row, out, factor in zip(
+            *(self._gradients, self._params, self._flat_params, self._sum_of_each),
+            self._lambda2_of_each,
+            strict=True,
+        ):
+            g.addcmul_(w, factor, value=2)
             torch.linalg.vector_norm(row, dim=1, out=out)
-        value = value + (lambda2 * sums.square_()).sum(0)
-    return value if isinstance(value, Tensor) else params[0].new_zeros(len(params[0]))
+        return value + (self._lambda2 * self._sums.square_()).sum(0)
 
-
-def _one_each(coefficients: Tensor, params: Tensor) -> Tensor:
-    """Return the coefficients of B nets in a shape that multiplies their parameters."""
-    return coefficients.view(-1, *[1] * (params.ndim - 1))
+    def _l1(self):
+        if self._lambda1 is None:
+            torch._foreach_zero_(self._gradients)
+            return self._sums.new_zeros(self._sums.shape[1])
+        for w, g, row, out, factor in zip(
+            *(self._params, self._gradients, self._flat_gradients, self._sum_of_each),
+            self._lambda1_of_each,
+            strict=True,
+        ):
+            torch.abs(w, out=g)
+            torch.sum(row, 1, out=out)
+            torch.sign(w, out=g).mul_(factor)
+        return (self._lambda1 * self._sums).sum(0)
 
 
 def parameter_norms(params: Iterable[Tensor]) -> list[float]:

@@ -9,7 +9,6 @@ from torch import nn
 
 from skreg.backprop import (
     ACTIVATION_FORWARD,
-    NARROW,
     Backprop,
     Parts,
     cross_entropy,
@@ -28,9 +27,9 @@ def make(activation=nn.ReLU, bias=True):
     return nn.Sequential(
         nn.Linear(5, 4, bias=bias),
         activation(),
-        nn.Linear(4, NARROW + 1, bias=bias),
+        nn.Linear(4, 17, bias=bias),
         activation(),
-        nn.Linear(NARROW + 1, 3, bias=bias),
+        nn.Linear(17, 3, bias=bias),
     ).double()
 
 

@@ -10,7 +10,9 @@ from torch import nn
 
 from skreg.modules import MLP
 from skreg.penalties import (
+    StackedElasticNet,
     elastic_net,
+    elastic_net_into,
     frobenius_norm,
     l1_penalty,
     l2_penalty,
@@ -207,3 +209,35 @@ def test_names_are_those_of_the_original_module_when_it_is_compiled():
 def test_unknown_penalize_says_what_there_is(penalize, message):
     with pytest.raises(ValueError, match=message):
         penalized_parameters(MLP(4, 3), penalize)
+
+
+@pytest.mark.parametrize("with_l1", [True, False])
+@pytest.mark.parametrize("with_l2", [True, False])
+def test_each_net_of_a_stack_has_the_penalty_it_has_alone(with_l1, with_l2):
+    generator = torch.Generator().manual_seed(0)
+    shapes = (3, 4), (4,), ()
+    params = [
+        torch.randn(5, *shape, generator=generator, dtype=torch.float64)
+        for shape in shapes
+    ]
+    params[0][:, 0] = 0.0  # where the gradient of |w| is 0
+    lambdas = [
+        torch.rand(3, 5, generator=generator, dtype=torch.float64) if wanted else None
+        for wanted in (with_l1, with_l2)
+    ]
+    gradients = [torch.full_like(w, 7.0) for w in params]
+    penalize = StackedElasticNet(gradients, params, *lambdas)
+    for _ in range(2):
+        values = penalize()
+        for net in range(5):
+            expected = 0.0
+            for i, w in enumerate(params):
+                gradient = torch.empty_like(w[net])
+                l1, l2 = (
+                    0.0 if each is None else float(each[i, net]) for each in lambdas
+                )
+                expected += float(elastic_net_into([gradient], [w[net]], l1, l2))
+                torch.testing.assert_close(gradients[i][net], gradient)
+            assert values[net] == pytest.approx(expected)
+        for w in params:
+            w.mul_(-0.5)  # the next call sees the weights as they are by then

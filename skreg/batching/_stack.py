@@ -12,7 +12,7 @@ from skreg.batching._candidates import Candidate, make_head
 from skreg.batching._streams import DataPool, Samples, Streams
 from skreg.batching._vmap import VmappedModule
 from skreg.estimators._steps import make_step
-from skreg.objective import stacked_penalize_into
+from skreg.objective import stacked_penalty
 
 __all__ = ["Stack", "named_tensors"]
 
@@ -47,8 +47,10 @@ class Stack:
         for row, named in enumerate(tensors):
             for name, tensor in named.items():
                 tensor.data = stacked[name][row]
-        self.lambda1 = self._coefficients("lambda1")
-        self.lambda2 = self._coefficients("lambda2")
+        self.penalize = stacked_penalty(
+            *(list(self.gradients.values()), list(self.weights.values())),
+            *(self._coefficients("lambda1"), self._coefficients("lambda2")),
+        )
         self.streams = Streams(self.candidates, pool)
         self.head = make_head(self.candidates)
         self.model = self._make_model(tensors[0])
@@ -80,12 +82,7 @@ class Stack:
         with torch.no_grad():
             outputs = self.outputs(samples, training=True)
             loss, gradient = self.head(outputs, samples.y, samples.scale)
-            penalty = stacked_penalize_into(
-                list(self.gradients.values()),
-                list(self.weights.values()),
-                self.lambda1,
-                self.lambda2,
-            )
+            penalty = None if self.penalize is None else self.penalize()
             self.model.backward(gradient, accumulate=penalty is not None)
         self._optimizer_step()
         return loss if penalty is None else loss + penalty, penalty, samples.sizes

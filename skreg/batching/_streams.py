@@ -324,9 +324,12 @@ class Gather:
         """Return targets and scales for each net, filled up with zeros."""
         parts, targets, scales = zip(*batches, strict=True)
         X, n = parts[0], max(lengths)
-        y = targets[0].new_zeros(len(batches), n, *targets[0].shape[1:])
-        for row, target in zip(y, targets, strict=True):
-            row[: len(target)] = target
+        if min(lengths) == n:
+            y = torch.stack(targets)
+        else:
+            y = targets[0].new_zeros(len(batches), n, *targets[0].shape[1:])
+            for row, target in zip(y, targets, strict=True):
+                row[: len(target)] = target
         y = y.index_select(0, self.stream_of_net)
         weighted = any(isinstance(scale, Tensor) for scale in scales)
         if min(lengths) == n and not weighted:
