@@ -238,7 +238,7 @@ class StackedElasticNet:
         ):
             g.addcmul_(w, factor, value=2)
             torch.linalg.vector_norm(row, dim=1, out=out)
-        return value + (self._lambda2 * self._sums.square_()).sum(0)
+        return value + self._weighted(self._lambda2, self._sums.square_())
 
     def _l1(self):
         if self._lambda1 is None:
@@ -252,7 +252,12 @@ class StackedElasticNet:
             torch.abs(w, out=g)
             torch.sum(row, 1, out=out)
             torch.sign(w, out=g).mul_(factor)
-        return (self._lambda1 * self._sums).sum(0)
+        return self._weighted(self._lambda1, self._sums)
+
+    @staticmethod
+    def _weighted(coefficients, sums):
+        # What is not penalised costs nothing, even if it is infinite.
+        return sums.mul_(coefficients).masked_fill_(coefficients == 0, 0).sum(0)
 
 
 def parameter_norms(params: Iterable[Tensor]) -> list[float]:

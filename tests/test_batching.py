@@ -440,6 +440,20 @@ def test_a_diverging_net_leaves_the_others_alone(iris, stacks):
     assert mine[1].history[0].keys() == diverged.history[0].keys()
 
 
+def test_what_is_infinite_costs_nothing_where_it_is_not_penalised(iris, stacks):
+    X, y = iris
+    fits = [
+        (net(lambda1=l1, lr=1e200, optimizer=torch.optim.SGD, max_epochs=2), X, y)
+        for l1 in (0, 0.01)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mine, theirs = together(*fits), alone(*fits)
+    assert stacks == [2]
+    assert mine[0].history[:, "train_penalty"] == [0.0] * len(theirs[0].history)
+    assert theirs[0].history[:, "train_penalty"] == [0.0] * len(theirs[0].history)
+
+
 def test_a_diverging_net_gets_the_error_score(iris):
     grid = {"lr": [1e-2, 1e30]}
     search = GridSearchCV(net(**SGD), grid, cv=3, error_score=np.nan, refit=False)
@@ -685,6 +699,118 @@ class Tracking(Counting):
         return self.linear(x - self.mean)
 
 
+def made_of(part, forward, train=nn.Module.train):
+    """Return the class of a net whose hidden values go through `forward(net, z)`."""
+
+    class Net(nn.Module):
+        def __init__(self, in_features, out_features):
+            super().__init__()
+            self.first, self.part = nn.Linear(in_features, 8), part()
+            self.last = nn.Linear(8, out_features)
+
+        def forward(self, x):
+            return self.last(forward(self, torch.tanh(self.first(x))))
+
+        def train(self, mode=True):
+            return train(self, mode)
+
+    return Net
+
+
+def count_trainings(net, mode):
+    vars(net)["calls"] = vars(net).get("calls", 0) + 1
+    return nn.Module.train(net, mode)
+
+
+def count_full_batches(net, z):
+    net.calls = getattr(net, "calls", 0) + (len(z) == 16)
+    return z * net.calls
+
+
+def halve_gradient(net, z):
+    if z.requires_grad:
+        z.register_hook(lambda gradient: gradient / 2)
+    return z
+
+
+def dropped_in_place(net, z):
+    z = z + 0
+    net.part(z)
+    return z
+
+
+# What goes through the hidden layer, and the net's other parts.
+CUSTOM = {
+    "parameters that have no part": (lambda: nn.Linear(8, 8), lambda net, z: z),
+    "has parameters that have no part": (
+        lambda: nn.Linear(8, 8),
+        lambda net, z: net.part(z) if len(z) == 16 else z,
+    ),
+    "its outputs": (
+        lambda: nn.Linear(8, 8),
+        lambda net, z: z if net.training else net.part(z),
+    ),
+    "others under vmap": (
+        lambda: nn.Dropout(0.3),
+        lambda net, z: net.part(z.view(-1, 2, 4).mT).mT.reshape(-1, 8),
+    ),
+    "the outputs": (lambda: nn.Dropout(0.3, inplace=True), dropped_in_place),
+    "outputs of its module": (
+        lambda: nn.Dropout(0.3),
+        lambda net, z: net.part(z) if isinstance(net.part, nn.Dropout) else z,
+    ),
+    "the gradients of its module": (nn.Identity, halve_gradient),
+    "attribute 'calls'": (nn.Identity, count_full_batches),
+    "changes its attribute 'calls'": (
+        nn.Identity,
+        lambda net, z: z * net.calls,
+        count_trainings,
+    ),
+}
+STACKED = {
+    "flattened": (
+        lambda: nn.Dropout(0.3),
+        lambda net, z: net.part(z.view(-1, 4)).view(-1, 8),
+    ),
+    "samples second": (
+        lambda: nn.Dropout(0.3),
+        lambda net, z: net.part(torch.stack([z, -z, z / 2])).sum(0),
+    ),
+    "twice": (lambda: nn.Dropout(0.3), lambda net, z: net.part(net.part(z))),
+    "batch norm": (lambda: nn.BatchNorm1d(8), lambda net, z: net.part(z)),
+    "recurrent": (
+        lambda: nn.GRU(2, 2, batch_first=True),
+        lambda net, z: net.part(z.view(-1, 4, 2))[0].reshape(-1, 8),
+    ),
+    "attention": (
+        lambda: nn.MultiheadAttention(4, 2, batch_first=True),
+        lambda net, z: net.part(*[z.view(-1, 2, 4)] * 3)[0].reshape(-1, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_modules_of_many_kinds(iris, stacks, name):
+    part, module = STACKED[name][0], made_of(*STACKED[name])
+    ps = (0.2, 0.5) if isinstance(part(), nn.Dropout) else (None, None)
+    fits = [
+        (
+            net(
+                module=made_of(part, forward),
+                dropout=p,
+                optimizer=torch.optim.SGD,
+                lr=lr,
+            ),
+            *iris,
+        )
+        for p in ps
+        for lr in (0.01, 0.1)
+    ]
+    mine = together(*fits)
+    assert stacks in ([4], [])  # what vmap does in a slow way only trains alone
+    assert_same_nets(mine, alone(*fits))
+
+
 def hooked(in_features, out_features):
     module = nn.Linear(in_features, out_features)
     module.register_forward_hook(lambda module, args, outputs: 2 * outputs)
@@ -718,6 +844,17 @@ ALONE = {
     "criterion NLLLoss": {"criterion": nn.NLLLoss},
     "augment=": {"augment": torch.nn.Identity()},
     "not arrays in memory": {"iterator_train": torch.utils.data.DataLoader},
+    "validation data are shuffled, or not all": {
+        "train_split": ValidSplit(3),
+        "iterator_valid__drop_last": True,
+    },
+    "options of its optimizer": {
+        "optimizer__weight_decay": torch.tensor(0.1, dtype=torch.float64)
+    },
+    **{
+        reason: {"module": made_of(*custom), "optimizer__weight_decay": 0.1}
+        for reason, custom in CUSTOM.items()
+    },
 }
 
 
@@ -738,8 +875,9 @@ def test_what_cannot_be_stacked_trains_alone_and_says_why(iris, stacks, capfd, r
     assert reason in told[0]
     theirs = alone(*fits)
     assert_same_nets(mine, theirs)
-    for a, b in zip(mine, theirs, strict=True):
-        assert getattr(a.module_, "steps", None) == getattr(b.module_, "steps", None)
+    for a, b in zip(mine[:2], theirs, strict=False):
+        for name in ("steps", "calls"):
+            assert getattr(a.module_, name, None) == getattr(b.module_, name, None)
 
 
 def test_nothing_is_said_unless_asked_for(iris, capfd):

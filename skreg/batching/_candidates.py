@@ -15,7 +15,8 @@ from skreg.backprop import (
 )
 from skreg.batching._jobs import Job
 from skreg.batching._signature import signature
-from skreg.batching._vmap import FEATURE_NDIM, reason_against_vmap
+from skreg.batching._trial import reason_against_vmap
+from skreg.batching._vmap import FEATURE_NDIM
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._data import ArrayDataset, InMemoryBatches
 from skreg.estimators._epochs import (
@@ -40,6 +41,7 @@ OPTIMIZERS = {
     torch.optim.NAdam,
     torch.optim.RAdam,
 }
+TRIED = 256  # samples of a batch are enough to try a module with
 METHODS = (
     *BATCH_METHODS,
     *COMPUTATION_METHODS,
@@ -146,6 +148,8 @@ def examine(job: Job, reasons: dict) -> Candidate | str:
     for loader in (batches, valid_batches):
         if type(loader) is not InMemoryBatches:
             return "its data are not arrays in memory, in batches of the default kind"
+    if valid is not None and (valid_batches.shuffle or valid_batches.drop_last):
+        return "its validation data are shuffled, or not all of them used"
     layers = fully_connected_layers(net.module_, net.input_shape_)
     module = net.device_, net._torch_dtype, net.input_shape_, signature(net.module_)
     shape = (
@@ -155,12 +159,15 @@ def examine(job: Job, reasons: dict) -> Candidate | str:
         *(type(net), type(net.optimizer_), net._n_outputs),
     )
     if layers is None:
-        if module not in reasons:
-            X, _, _ = train.tensors(net.device_)
-            sample = X[:2].to(net._torch_dtype)
-            reasons[module] = reason_against_vmap(net.module_, sample)
-        if reasons[module] is not None:
-            return reasons[module]
+        sizes = _batch_sizes(batches)
+        key = *module, sizes
+        if key not in reasons:
+            inputs = [train.tensors(net.device_)[0][:n] for n in sizes]
+            if inputs[0].is_floating_point():
+                inputs = [X.to(net._torch_dtype) for X in inputs]
+            reasons[key] = reason_against_vmap(net.module_, inputs)
+        if reasons[key] is not None:
+            return reasons[key]
         # The rows that fill up a smaller batch must not be seen by the others, as
         # they are in batch normalisation.
         shape = (*shape, len(train), 0 if valid is None else len(valid))
@@ -170,6 +177,14 @@ def examine(job: Job, reasons: dict) -> Candidate | str:
         shape,
         last_epoch,
     )
+
+
+def _batch_sizes(batches: InMemoryBatches) -> tuple[int, ...]:
+    """Return the sizes of the batches of an epoch, none larger than needs be tried."""
+    n = len(batches.dataset)
+    size = min(batches.batch_size, n)
+    rest = 0 if batches.drop_last else n % size
+    return tuple(min(k, TRIED) for k in (size, rest) if k)
 
 
 def _reason_against(net, fit_params) -> str | None:
@@ -194,8 +209,8 @@ def _reason_against(net, fit_params) -> str | None:
         return f"optimizer {type(optimizer).__name__} cannot be stacked"
     if optimizer.state or len(optimizer.param_groups) > 1:
         return "its optimizer has a state, or groups of parameters, already"
-    if isinstance(group["lr"], torch.Tensor):
-        return "its lr is a tensor"
+    if any(map(_holds_tensor, group.values())) or group.get("differentiable"):
+        return "options of its optimizer are tensors, or make it differentiable"
     if list(map(id, group["params"])) != list(map(id, net.module_.parameters())):
         return "its optimizer trains something else than the parameters of the module"
     if not trained or any(w.dtype != net._torch_dtype for w in trained):
@@ -219,6 +234,12 @@ def _reason_against(net, fit_params) -> str | None:
     if net._session.bounds is not None:
         return f"adversarial_eps={net.adversarial_eps!r} attacks each batch"
     return None
+
+
+def _holds_tensor(option) -> bool:
+    """Tell of an option of an optimizer; its parameters are a list."""
+    values = option if isinstance(option, tuple) else (option,)
+    return any(isinstance(value, torch.Tensor) for value in values)
 
 
 def _is_known(callback) -> bool:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from skreg.batching._candidates import Candidate
+from skreg.batching._vmap import make_noise, noise_shape
 from skreg.estimators._data import ArrayDataset
 from skreg.estimators._randomness import borrowed, epoch_seed, make_generator
 
@@ -205,14 +206,13 @@ class Streams:
         """
         if all(noise.dropout[name] == 0 for noise in self.noise):
             return None
-        shape = x.shape[2:]
-        if feature_ndim:
-            shape = (*shape[:-feature_ndim], *[1] * feature_ndim)
+        n_all, *shape = noise_shape(x, feature_ndim)
         if len(self.noise) == 1:
-            return self.noise[0].draw(name, (x.shape[1], *shape), x).unsqueeze(0)
-        stacked = x.new_ones(len(self.candidates), x.shape[1], *shape)
+            return self.noise[0].draw(name, (n_all, *shape), x).unsqueeze(0)
+        padded = len(set(self._sizes)) > 1
+        stacked = x.new_ones(len(self.candidates), n_all, *shape)
         for noise in self.noise:
-            n = self._sizes[self.streams.index(noise.stream)]
+            n = self._sizes[self.streams.index(noise.stream)] if padded else n_all
             stacked[noise.rows, :n] = noise.draw(name, (n, *shape), x)
         return stacked
 
@@ -273,13 +273,7 @@ class _Noise:
             self.generator = self.stream.generator.clone_state()
 
     def draw(self, name, shape, like) -> Tensor:
-        p = self.dropout[name]
-        noise = torch.empty(shape, dtype=like.dtype, device=like.device)
-        if p == 0:
-            return noise.fill_(1)
-        if p == 1:
-            return noise.zero_()
-        return noise.bernoulli_(1 - p, generator=self.generator).div_(1 - p)
+        return make_noise(self.dropout[name], shape, self.generator, like)
 
 
 def _noises(stream, candidates) -> list[_Noise]:

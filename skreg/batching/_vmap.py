@@ -3,7 +3,6 @@
 It has the methods of `skreg.backprop.Backprop`, with autograd behind them.
 """
 
-import warnings
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 
@@ -11,10 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from skreg.batching._signature import attributes
-from skreg.estimators._randomness import random_states, seeded
-
-__all__ = ["FEATURE_NDIM", "VmappedModule", "reason_against_vmap"]
+__all__ = ["FEATURE_NDIM", "VmappedModule", "make_noise", "noise_shape"]
 
 # Dropout layers, and how many of the last axes their noise is the same along.
 FEATURE_NDIM = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}
@@ -125,62 +121,17 @@ class _Noisy(torch.autograd.Function):
         return (x if noise is None else x * noise), 0
 
 
-def reason_against_vmap(module: nn.Module, x: Tensor) -> str | None:
-    """Return why copies of a module cannot run as one; None if they can.
-
-    Parameters
-    ----------
-    module : nn.Module
-        It is not changed.
-    x : Tensor of shape (n, ...)
-        A few samples.
-    """
-    try:
-        for training in (True, False):
-            reason = _side_effect(module, x, training)
-            if reason is not None:
-                return reason
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # of what vmap can do in a slow way only
-            _run_pair(module, x, shared=True)
-            _run_pair(module, torch.stack([x, x]), shared=False)
-    except Exception as error:  # whatever a module of the user's may raise
-        lines = str(error).splitlines() or [""]
-        return f"vmap cannot run copies of it: {type(error).__name__}: {lines[0]}"
-    return None
+def noise_shape(x: Tensor, feature_ndim: int) -> tuple[int, ...]:
+    """Return the shape of what multiplies x, of shape (B, n, ...), but for B."""
+    shape = x.shape[1:]
+    return (*shape[:-feature_ndim], *[1] * feature_ndim) if feature_ndim else (*shape,)
 
 
-def _run_pair(module, x, shared) -> None:
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    stacked = {name: torch.stack([t.detach()] * 2) for name, t in tensors.items()}
-    trained = [name for name, w in module.named_parameters() if w.requires_grad]
-    weights = {name: stacked.pop(name) for name in trained}
-    gradients = {name: torch.zeros_like(w) for name, w in weights.items()}
-    pair = VmappedModule(module, weights, gradients, stacked, lambda *args: None)
-    outputs = pair.forward(x, training=True, shared=shared)
-    pair.backward(torch.zeros_like(outputs), accumulate=True)
-
-
-def _side_effect(module, x, training) -> str | None:
-    """Return what a stack would not notice that ``forward`` does for each module."""
-    module = deepcopy(module).train(training)
-    before, tensors = attributes(module), _identities(module)
-    with seeded(0, x.device), torch.no_grad():
-        drawn = random_states()
-        module(x.clone())
-        draws = random_states() != drawn
-    after = attributes(module)
-    changed = before.keys() ^ after.keys()
-    changed |= {name for name in before.keys() & after if before[name] != after[name]}
-    if draws:
-        return "its module draws from numpy.random or random"
-    if changed:
-        return f"its module changes its attribute {min(changed)!r} in forward"
-    if _identities(module) != tensors:
-        return "its module replaces its buffers, instead of changing them"
-    return None
-
-
-def _identities(module) -> dict[str, int]:
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    return {name: id(tensor) for name, tensor in tensors}
+def make_noise(p: float, shape, generator: torch.Generator, like: Tensor) -> Tensor:
+    """Return what dropout multiplies with, as torch draws it from `generator`."""
+    noise = torch.empty(shape, dtype=like.dtype, device=like.device)
+    if p == 0:
+        return noise.fill_(1)
+    if p == 1:
+        return noise.zero_()
+    return noise.bernoulli_(1 - p, generator=generator).div_(1 - p)

@@ -1,0 +1,157 @@
+"""Whether copies of a module that run as one compute what each of them computes."""
+
+import warnings
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from skreg.batching._signature import attributes
+from skreg.batching._vmap import VmappedModule, make_noise, noise_shape
+from skreg.estimators._randomness import (
+    borrowed,
+    make_generator,
+    random_states,
+    seeded,
+)
+
+__all__ = ["reason_against_vmap"]
+
+
+def reason_against_vmap(module: nn.Module, batches: list[Tensor]) -> str | None:
+    """Return why copies of a module cannot run as one; None if they can.
+
+    They run, forward and backward, and so does the module; all must agree.
+
+    Parameters
+    ----------
+    module : nn.Module
+        It is not changed.
+    batches : list of Tensor of shape (n, ...)
+        Inputs, of the sizes that there are in training.
+    """
+    try:
+        module = _with_dropout(module, 0.5 if batches[0].device.type == "cpu" else 0.0)
+        for x in batches:
+            with seeded(0, x.device), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # they come again, in training
+                reason = (
+                    _side_effect(module, x, training=True)
+                    or _side_effect(module, x, training=False)
+                    or _disagreement(module, x, shared=True)
+                    or _disagreement(module, x, shared=False)
+                )
+            if reason is not None:
+                return reason
+    except Exception as error:  # whatever a module of the user's may raise
+        lines = str(error).splitlines() or [""]
+        return f"vmap cannot run copies of it: {type(error).__name__}: {lines[0]}"
+    return None
+
+
+def _with_dropout(module, p) -> nn.Module:
+    """Return a copy whose dropout layers drop, in the same way everywhere.
+
+    On other devices than a CPU, a stack draws other numbers than a single net: there,
+    it is compared without.
+    """
+    module = deepcopy(module)
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.dropout._DropoutNd):
+            layer.p = p
+    return module
+
+
+def _side_effect(module, x, training) -> str | None:
+    """Return what a stack would not notice that a module does in ``forward``."""
+    module = deepcopy(module).train(training)
+    before, tensors, drawn = attributes(module), _identities(module), random_states()
+    with torch.no_grad():
+        module.train(training)(x.clone())
+    after = attributes(module)
+    changed = before.keys() ^ after.keys()
+    changed |= {name for name in before.keys() & after if before[name] != after[name]}
+    if random_states() != drawn:
+        return "its module draws from numpy.random or random"
+    if changed:
+        return f"its module changes its attribute {min(changed)!r} in forward"
+    if _identities(module) != tensors:
+        return "its module replaces its buffers, instead of changing them"
+    return None
+
+
+def _identities(module) -> dict[str, int]:
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return {name: id(tensor) for name, tensor in tensors}
+
+
+def _disagreement(module, x, shared) -> str | None:
+    """Return in what two copies under ``vmap`` differ from the module itself.
+
+    If they do not share their inputs, it is the second that gets `x`.
+    """
+    single = deepcopy(module)
+    parameters, buffers = dict(single.named_parameters()), dict(single.named_buffers())
+    tensors = {**parameters, **buffers}
+    fixed = {name: torch.stack([t.detach()] * 2) for name, t in tensors.items()}
+    trained = [name for name, w in parameters.items() if w.requires_grad]
+    weights = {name: fixed.pop(name) for name in trained}
+    gradients = {name: torch.zeros_like(w) for name, w in weights.items()}
+    generator = make_generator(0)
+
+    def draw_noise(name, z, feature_ndim):
+        p = module.get_submodule(name).p
+        if p == 0:
+            return None
+        return make_noise(p, noise_shape(z, feature_ndim), generator, z).unsqueeze(0)
+
+    pair = VmappedModule(module, weights, gradients, fixed, draw_noise)
+    inputs = x if shared else torch.stack([x.flip(0), x])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of what vmap can do in a slow way only
+        outputs = pair.forward(inputs, True, shared)
+        direction = torch.randn_like(outputs[1])
+        pair.backward(torch.stack([torch.zeros_like(direction), direction]), True)
+        evaluated = pair.forward(inputs, False, shared)
+    with borrowed(make_generator(0), x.device):
+        expected = single.train()(x.clone())
+    expected.backward(direction)
+    with torch.no_grad():
+        expected_evaluated = single.eval()(x.clone())
+    if any(parameters[name].grad is None for name in trained):
+        return "its module has parameters that have no part in its outputs"
+    if not _agree([outputs[1], evaluated[1]], [expected, expected_evaluated]):
+        return "the outputs of its module are others under vmap"
+    mine = [gradients[name][1] for name in trained]
+    if not _agree(mine, [parameters[name].grad for name in trained]):
+        return "the gradients of its module are others under vmap"
+    mine = [pair.fixed[name][1] for name in buffers]
+    if not _agree(mine, [*buffers.values()], scale=1.0):
+        return "the buffers of its module are others under vmap"
+    return None
+
+
+def _agree(mine: list[Tensor], theirs: list[Tensor], scale: float = 0.0) -> bool:
+    """Tell whether tensors are equal, up to rounding in numbers like the largest.
+
+    Parameters
+    ----------
+    mine, theirs : list of Tensor
+    scale : float, default=0.0
+        Of the numbers, if they should all be smaller.
+    """
+    for tensor in theirs:
+        finite = tensor[tensor.isfinite()]
+        scale = max(scale, float(finite.abs().max()) if finite.numel() else 0.0)
+    return all(
+        torch.allclose(a, b, rtol=0.0, atol=_tolerance(b) * scale, equal_nan=True)
+        for a, b in zip(mine, theirs, strict=True)
+    )
+
+
+def _tolerance(tensor: Tensor) -> float:
+    if not tensor.is_floating_point():
+        return 0.0
+    eps = torch.finfo(tensor.dtype).eps
+    # Accelerators may multiply with ten bits (TF32).
+    return max(eps, 0.0 if tensor.device.type == "cpu" else 2**-10) ** 0.5
