@@ -793,19 +793,8 @@ STACKED = {
 def test_modules_of_many_kinds(iris, stacks, name):
     part, module = STACKED[name][0], made_of(*STACKED[name])
     ps = (0.2, 0.5) if isinstance(part(), nn.Dropout) else (None, None)
-    fits = [
-        (
-            net(
-                module=made_of(part, forward),
-                dropout=p,
-                optimizer=torch.optim.SGD,
-                lr=lr,
-            ),
-            *iris,
-        )
-        for p in ps
-        for lr in (0.01, 0.1)
-    ]
+    params = {"module": module, "optimizer": torch.optim.SGD}
+    fits = [(net(**params, dropout=p, lr=lr), *iris) for p in ps for lr in (0.01, 0.1)]
     mine = together(*fits)
     assert stacks in ([4], [])  # what vmap does in a slow way only trains alone
     assert_same_nets(mine, alone(*fits))
