@@ -46,7 +46,8 @@ METHODS = (
     *BATCH_METHODS,
     *COMPUTATION_METHODS,
     *EPOCH_METHODS,
-    *("get_split_datasets", "get_iterator", "_training_batch", "_to_device"),
+    *("check_data", "get_split_datasets", "get_iterator"),
+    *("_training_batch", "_to_device"),
 )
 
 
