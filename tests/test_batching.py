@@ -929,6 +929,29 @@ def test_the_global_random_states_are_left_alone(iris):
     assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_module_that_cannot_be_measured_leaves_the_others_alone(
+    iris, monkeypatch, capfd, fails
+):
+    def without_graph(net, z):
+        with torch.set_grad_enabled(net.training):
+            return net.part(z)
+
+    def broken(*args):
+        raise ArithmeticError("simulated")
+
+    if fails:
+        monkeypatch.setattr(_cost, "wins_race", broken)
+    module = made_of(lambda: nn.Linear(8, 8), without_graph)
+    fits = [
+        (net(**params, lr=lr), *iris)
+        for params in ({"module": module}, {})
+        for lr in (0.01, 0.02, 0.03)
+    ]
+    assert_same_nets(together(*fits, verbose=1), alone(*fits))
+    assert ("failed: ArithmeticError: simulated" in capfd.readouterr().err) == fails
+
+
 @pytest.mark.cuda
 def test_stacks_on_cuda(iris, stacks, cuda):
     X, y = iris

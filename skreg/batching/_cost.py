@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from skreg.batching._candidates import Candidate
 from skreg.batching._memory import memory
 from skreg.batching._vmap import VmappedModule
+from skreg.estimators._randomness import seeded
 
 __all__ = ["stack_size"]
 
@@ -43,8 +44,9 @@ def stack_size(candidates: Sequence[Candidate]) -> int | str:
     if first.layers is None and first.net.device_.type == "cpu":
         X, _, _ = first.train.tensors(first.net.device_)
         batch = X[: first.batches.batch_size].to(first.net._torch_dtype)
-        if not wins_race(first.module, batch, min(size, N_RACED)):
-            return "copies of its module lost a race against single runs"
+        with seeded(0, batch.device):
+            if not wins_race(first.module, batch, min(size, N_RACED)):
+                return "copies of its module lost a race against single runs"
     return size
 
 
@@ -54,7 +56,8 @@ def _activation_bytes(candidate: Candidate) -> int:
     X, _, _ = candidate.train.tensors(candidate.net.device_)
     if candidate.layers is None:
         sample = X[:2].to(candidate.net._torch_dtype)
-        per_sample = _saved_bytes(candidate.module, sample) / len(sample)
+        with seeded(0, sample.device):
+            per_sample = _saved_bytes(candidate.module, sample) / len(sample)
     else:
         linear = [la for la in candidate.layers if isinstance(la, nn.Linear)]
         per_sample = X.itemsize * sum(layer.out_features for layer in linear)
@@ -70,7 +73,7 @@ def _saved_bytes(module: nn.Module, x: Tensor) -> int:
         return tensor
 
     own = {w.data_ptr() for w in module.parameters()}
-    module = deepcopy(module).eval()
+    module = deepcopy(module).train()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         module(x.clone())
     return sum(n_bytes for pointer, n_bytes in saved.items() if pointer not in own)
@@ -87,7 +90,7 @@ def wins_race(module: nn.Module, x: Tensor, n_copies: int) -> bool:
         A batch.
     n_copies : int
     """
-    single = deepcopy(module).eval()
+    single = deepcopy(module).train()
     tensors = {**dict(single.named_parameters()), **dict(single.named_buffers())}
     trained = {name for name, w in single.named_parameters() if w.requires_grad}
     copies = {n: torch.stack([t.detach()] * n_copies) for n, t in tensors.items()}

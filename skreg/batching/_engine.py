@@ -36,7 +36,7 @@ def train_together(jobs: Sequence[Job], *, verbose: int = 0) -> None:
             reasons.setdefault(found, []).append(job)
     pool = DataPool()
     for candidates in groups.values():
-        size = stack_size(candidates)
+        size = _stack_size(candidates)
         if isinstance(size, str):
             reasons.setdefault(size, []).extend(c.job for c in candidates)
             continue
@@ -63,6 +63,19 @@ def _examined(job, of_modules) -> Candidate | str | None:
     except Exception as error:
         job.error = error
         return None
+
+
+def _stack_size(candidates) -> int | str:
+    """Return what `stack_size` does; if it fails, that is a reason not to stack."""
+    try:
+        return stack_size(candidates)
+    except Exception as error:  # whatever a module of the user's may raise
+        return _failure(error)
+
+
+def _failure(error) -> str:
+    lines = str(error).splitlines() or [""]
+    return f"a stack of them failed: {type(error).__name__}: {lines[0]}"
 
 
 def _tell(message: str) -> None:
@@ -104,9 +117,7 @@ def train_stack(candidates: Sequence[Candidate], pool: DataPool) -> dict[Job, st
     if isinstance(failure, torch.OutOfMemoryError) and len(candidates) > 1:
         first, second = _in_parts(candidates, -(-len(candidates) // 2))
         return train_stack(first, pool) | train_stack(second, pool)
-    lines = str(failure).splitlines() or [""]
-    reason = f"a stack of them failed: {type(failure).__name__}: {lines[0]}"
-    return {candidate.job: reason for candidate in candidates}
+    return {candidate.job: _failure(failure) for candidate in candidates}
 
 
 def _train(candidates, pool) -> None:
