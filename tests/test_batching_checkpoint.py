@@ -165,18 +165,47 @@ def test_nothing_is_taken_from_another_version(iris, kept, package, monkeypatch)
 
 
 SOURCE = """
-from functools import wraps
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache, partial, wraps
+from types import SimpleNamespace
+import numpy as np
+import torch
 from torch import nn
 SCALE = 1
 SIZES = [4, {"more": 2}]
+ARRAY, TENSOR, NAMES = np.array([1, 2]), torch.tensor([1, 2]), {"a", "b"}
+NAMESPACE = SimpleNamespace(alpha=1)
+KIND = Enum("Kind", {"FIRST": 1})
+SELF = [8]
+SELF.append(SELF)
+
+@dataclass
+class Settings:
+    beta: float = 1.0
+
+SETTINGS = Settings(beta=5.0)
+
+def one(x):
+    return x
+
+def other(x):
+    return 2 * x
+
+CHOICE, ADDED = {"act": one}, partial(np.add, 6)
+
+@lru_cache
+def remembered():
+    return 11
 
 def helper(x):
-    return SCALE * x + len(SIZES)
+    objects = ARRAY, TENSOR, NAMES, NAMESPACE, KIND, SELF, SETTINGS, CHOICE, ADDED
+    return SCALE * x + len(SIZES) + 0 * len(objects) * remembered()
 
 def decorated(function):
     @wraps(function)
     def wrapper(*args):
-        return function(*args)
+        return function(*args) * 1.0
     return wrapper
 
 class Base(nn.Module):
@@ -214,6 +243,18 @@ CODE_CHANGES = [
     ("len(SIZES)", "1"),
     ("self.layer(helper(X))", "self.layer(X)"),
     ("range(3)", "range(4)"),
+    ("np.array([1, 2])", "np.array([1, 3])"),
+    ("torch.tensor([1, 2])", "torch.tensor([1, 3])"),
+    ('{"a", "b"}', '{"a", "c"}'),
+    ("alpha=1", "alpha=2"),
+    ('{"FIRST": 1}', '{"FIRST": 2}'),
+    ("SELF = [8]", "SELF = [9]"),
+    ("beta=5.0", "beta=6.0"),
+    ('{"act": one}', '{"act": other}'),
+    ("np.add, 6", "np.add, 7"),
+    ("np.add, 6", "np.subtract, 6"),
+    ("return 11", "return 12"),
+    ("* 1.0", "* 2.0"),
 ]
 
 

@@ -6,7 +6,13 @@ import site
 import sys
 import sysconfig
 import types
+from dataclasses import fields, is_dataclass
+from enum import Enum
 from pathlib import Path
+
+import joblib
+import numpy as np
+import torch
 
 __all__ = ["code_digest", "is_installed"]
 
@@ -17,8 +23,10 @@ _FUNCTION = types.FunctionType
 def code_digest(obj) -> str:
     """Return a hash of a function or class, and of the user's code that it refers to.
 
-    Followed are base classes, and functions, classes and constants that code refers to
-    by name. Installed packages are not looked into: they have versions.
+    Followed are base classes, and what code refers to by name: functions, classes and
+    constants, which are numbers, text, arrays, enums, and what is made of constants:
+    containers, data classes, namespaces, partial functions. Installed packages are not
+    looked into: they have versions.
     """
     seen = {}
     _collect(obj, seen)
@@ -31,24 +39,60 @@ def is_installed(module: str) -> bool:
 
 
 def _collect(obj, seen: dict) -> None:
-    """Describe `obj`, and what it refers to, in the order of reference."""
+    """Describe a function or class and what it refers to, in the order of reference."""
     if obj in seen:
         return
     seen[obj] = f"{obj.__module__}.{obj.__qualname__}"
-    if is_installed(obj.__module__):
-        return
     if isinstance(obj, type):
+        if is_installed(obj.__module__):
+            return
         members = {base.__qualname__: base for base in obj.__bases__} | dict(vars(obj))
     else:
-        obj = _without_wrapper(obj)
-        seen.setdefault(obj, "")
+        if is_installed(obj.__globals__.get("__name__", "")):
+            # The module of a wrapper is that of what it wraps; its globals are its own.
+            _describe(getattr(obj, "__wrapped__", None), seen)
+            return
         seen[obj] += _text(obj.__code__)
         members = _globals_of(obj)
+        if hasattr(obj, "__wrapped__"):  # by a decorator of the user's
+            members |= _enclosed_by(obj)
     for name, member in members.items():
-        if _is_plain(member) and not name.startswith("__"):
-            seen[obj] += f"{name}={member!r}"
-        for part in _parts(member):
-            _collect(part, seen)
+        if not name.startswith("__") or callable(member):
+            seen[obj] += f"{name}={_describe(member, seen)}"
+
+
+def _describe(value, seen: dict, within=()) -> str | None:
+    """Return what a constant is, the same in every process; None for other objects.
+
+    Other objects may be in any state, such as a list of what has been fitted so far.
+    """
+    if isinstance(value, _PLAIN):
+        return repr(value)
+    if isinstance(value, (types.ModuleType, types.BuiltinFunctionType, np.ufunc)):
+        return value.__name__
+    if isinstance(value, (type, _FUNCTION)):
+        _collect(value, seen)
+        return value.__qualname__
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return _hash(value)
+    if id(value) in within:  # it holds itself
+        return "..."
+    parts = _parts(value)
+    if parts is None:
+        return None
+    within = *within, id(value)
+    texts = [_describe(part, seen, within) for part in parts]
+    if None in texts:
+        return None
+    if isinstance(value, (set, frozenset)):
+        texts.sort()
+    return f"{type(value).__qualname__}({', '.join(texts)})"
+
+
+def _hash(value) -> str:
+    if isinstance(value, torch.Tensor):
+        value = str(value.dtype), value.detach().cpu().tolist()
+    return joblib.hash(value)
 
 
 def _globals_of(function) -> dict:
@@ -61,26 +105,34 @@ def _globals_of(function) -> dict:
     return found
 
 
-def _parts(member) -> list:
-    if isinstance(member, property):
-        accessors = member.fget, member.fset, member.fdel
-        return [f for f in accessors if isinstance(f, _FUNCTION)]
-    member = getattr(member, "__func__", member)  # of static and class methods
-    return [member] if isinstance(member, (type, _FUNCTION)) else []
+def _enclosed_by(function) -> dict:
+    names, cells = function.__code__.co_freevars, function.__closure__ or ()
+    return {n: cell.cell_contents for n, cell in zip(names, cells, strict=True)}
 
 
-def _without_wrapper(function):
-    while isinstance(getattr(function, "__wrapped__", None), _FUNCTION):
-        function = function.__wrapped__
-    return function
-
-
-def _is_plain(value) -> bool:
+def _parts(value) -> list | None:
+    """Return what a constant holds that is made of others; None for other objects."""
     if isinstance(value, dict):
-        return all(map(_is_plain, [*value, *value.values()]))
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return isinstance(value, _PLAIN)
+        return [*value, *value.values()]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return list(value)
+    if isinstance(value, Enum):
+        return [value.name, value.value]
+    if isinstance(value, types.SimpleNamespace):
+        return [*vars(value).items()]
+    if is_dataclass(value):
+        return [type(value), *(getattr(value, field.name) for field in fields(value))]
+    if isinstance(value, property):
+        return [value.fget, value.fset, value.fdel]
+    if isinstance(value, (functools.partial, functools.partialmethod)):
+        return [value.func, value.args, value.keywords]
+    if isinstance(value, functools.cached_property):
+        return [value.func]
+    if isinstance(value, types.MethodType):
+        return [value.__func__, value.__self__]
+    if isinstance(value, (staticmethod, classmethod, functools._lru_cache_wrapper)):
+        return [value.__wrapped__]
+    return None
 
 
 def _codes(code) -> list:
