@@ -767,7 +767,17 @@ CUSTOM = {
         count_trainings,
     ),
 }
+
+
+def two_blocks():
+    dropout = nn.Dropout(0.3)
+    return nn.Sequential(
+        nn.Sequential(nn.Linear(8, 8), dropout), nn.Sequential(nn.Tanh(), dropout)
+    )
+
+
 STACKED = {
+    "dropout in two places": (two_blocks, lambda net, z: net.part(z)),
     "flattened": (
         lambda: nn.Dropout(0.3),
         lambda net, z: net.part(z.view(-1, 4)).view(-1, 8),
@@ -789,10 +799,45 @@ STACKED = {
 }
 
 
+class DroppedInputs(nn.Module):
+    """Also holds its parts in a list."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.dropout, self.first = nn.Dropout(0.3), nn.Linear(in_features, 6)
+        self.last = nn.Linear(6, out_features)
+        self.layers = [self.first, nn.Tanh(), self.last]
+        self.again = self.first.forward
+
+    def forward(self, x):
+        x = self.dropout(x)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_dropout_of_inputs_and_parts_in_a_list(iris, stacks):
+    fits = [
+        (net(module=DroppedInputs, dropout=p, lr=lr, random_state=seed), *iris)
+        for p in (0.2, 0.5)
+        for lr in (0.01, 0.1)
+        for seed in (0, 1)
+    ]
+    for some in (fits, fits[:1] + fits[2:3]):  # of two streams, and of one
+        stacks.clear()
+        mine = together(*some)
+        assert stacks == [len(some)]
+        assert_same_nets(mine, alone(*some))
+
+
 @pytest.mark.parametrize("name", STACKED)
 def test_modules_of_many_kinds(iris, stacks, name):
     part, module = STACKED[name][0], made_of(*STACKED[name])
-    ps = (0.2, 0.5) if isinstance(part(), nn.Dropout) else (None, None)
+    ps = (
+        (0.2, 0.5)
+        if any(isinstance(m, nn.Dropout) for m in part().modules())
+        else (None, None)
+    )
     params = {"module": module, "optimizer": torch.optim.SGD}
     fits = [(net(**params, dropout=p, lr=lr), *iris) for p in ps for lr in (0.01, 0.1)]
     mine = together(*fits)
@@ -872,6 +917,12 @@ def test_what_cannot_be_stacked_trains_alone_and_says_why(iris, stacks, capfd, r
 def test_nothing_is_said_unless_asked_for(iris, capfd):
     together((net(callbacks=[Watches()]), *iris))
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("value", [0, True, 1.5, 10**9, "x"])
+def test_max_in_flight_is_checked(value):
+    with pytest.raises(ValueError, match=r"max_in_flight=.* from 1 to 100000"):
+        joblib.parallel_config("skreg", max_in_flight=value)
 
 
 @pytest.mark.parametrize("verbose", [0, 1])

@@ -401,6 +401,12 @@ def test_path_of_a_file(tmp_path):
         joblib.parallel_config("skreg", checkpoint=file)
 
 
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"checkpoint='.*inside' cannot be made \("):
+        joblib.parallel_config("skreg", checkpoint=tmp_path / "file" / "inside")
+
+
 @pytest.mark.parametrize("path", [5, "", True, b"", ["a"]])
 def test_what_is_no_path(path):
     with pytest.raises(ValueError, match=r"checkpoint=.* must be None or the path of"):

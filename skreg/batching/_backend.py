@@ -23,6 +23,8 @@ from skreg.batching._tasks import Call, current_task
 
 __all__ = ["SkregBackend"]
 
+MOST_IN_FLIGHT = 100_000
+
 
 class SkregBackend(ThreadingBackend):
     """Runs tasks in threads, and trains the nets that they fit as one batch.
@@ -72,10 +74,16 @@ class SkregBackend(ThreadingBackend):
         super().__init__(
             nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads
         )
-        if not isinstance(max_in_flight, Integral) or max_in_flight < 1:
+        is_integer = isinstance(max_in_flight, Integral)
+        if (
+            not is_integer
+            or isinstance(max_in_flight, bool)
+            or (not 1 <= max_in_flight <= MOST_IN_FLIGHT)
+        ):
             raise ValueError(
-                f"max_in_flight={max_in_flight!r} must be a positive integer: the "
-                "number of fits that may wait for each other."
+                f"max_in_flight={max_in_flight!r} must be an integer from 1 to "
+                f"{MOST_IN_FLIGHT}: the number of fits that may wait for each other, "
+                "each in a thread of its own."
             )
         self.max_in_flight = max_in_flight
         if checkpoint is not None and not isinstance(checkpoint, Checkpoint):

@@ -42,7 +42,13 @@ class Checkpoint:
                 f"checkpoint={str(path)!r} is a file; give the path of a folder, in "
                 "which the results of fits are to be kept."
             )
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"checkpoint={str(path)!r} cannot be made ({error}); give the path of "
+                "a folder that can be written to."
+            ) from error
 
     def load(self, key: str) -> tuple[bool, object]:
         """Return whether there is a result, and the result."""

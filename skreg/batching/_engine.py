@@ -13,6 +13,7 @@ from skreg.batching._epochs import StackEpochs
 from skreg.batching._jobs import Job
 from skreg.batching._stack import Stack, named_tensors
 from skreg.batching._streams import DataPool
+from skreg.batching._trial import in_a_line
 from skreg.estimators._threads import threads_for
 
 __all__ = ["train_together"]
@@ -74,8 +75,7 @@ def _stack_size(candidates) -> int | str:
 
 
 def _failure(error) -> str:
-    lines = str(error).splitlines() or [""]
-    return f"a stack of them failed: {type(error).__name__}: {lines[0]}"
+    return f"a stack of them failed: {in_a_line(error)}"
 
 
 def _tell(message: str) -> None:

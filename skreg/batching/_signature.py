@@ -1,6 +1,7 @@
 """What a module is besides the numbers in its tensors, in a form to be compared."""
 
 import pickle
+from io import BytesIO
 
 from torch import nn
 
@@ -21,47 +22,74 @@ def signature(module: nn.Module, ignored=()) -> tuple:
     ignored : collection of str, default=()
         Names of attributes that may differ.
     """
-    tensors = [*module.named_parameters(), *module.named_buffers()]
+    tensors, parts = _tensors(module), [*module.named_modules(remove_duplicate=False)]
+    places = _places(module)
     return (
         tuple((name, t.shape, t.dtype, t.requires_grad) for name, t in tensors),
         tuple(
-            (name, type(part), *_settings(part, ignored))
-            for name, part in module.named_modules(remove_duplicate=False)
+            (name, type(part), *_settings(part, places, ignored))
+            for name, part in parts
         ),
     )
 
 
-def _settings(part, ignored) -> list:
+def _settings(part, places, ignored) -> list:
     is_dropout = isinstance(part, nn.modules.dropout._DropoutNd)
     skipped = {*ignored, *(["p"] if is_dropout else [])}
-    return [item for item in _own(part).items() if item[0] not in skipped]
+    return [item for item in _own(part, places).items() if item[0] not in skipped]
 
 
 def attributes(module: nn.Module) -> dict[str, object]:
     """Return the attributes of a module and its parts, p included, by dotted names."""
+    places = _places(module)
     return {
         f"{prefix}.{name}" if prefix else name: value
         for prefix, part in module.named_modules()
-        for name, value in {"training": part.training, **_own(part)}.items()
+        for name, value in {"training": part.training, **_own(part, places)}.items()
     }
 
 
-def _own(part) -> dict:
+def _tensors(module) -> list:
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+def _places(module) -> dict[int, str]:
+    """Return where in the module its parts and tensors are, by their ids."""
+    parts = dict(module.named_modules())
+    return {id(thing): name for name, thing in [*parts.items(), *_tensors(module)]}
+
+
+def _own(part, places) -> dict:
     """Return the attributes that not every module has, sorted by name."""
     names = sorted(vars(part).keys() - _COMMON)
-    return {name: _frozen(vars(part)[name]) for name in names}
+    return {name: _frozen(vars(part)[name], places) for name in names}
 
 
-def _frozen(value):
+class _Pickler(pickle.Pickler):
+    """Writes the places of a module's parts and tensors, instead of these."""
+
+    def __init__(self, file, places):
+        super().__init__(file)
+        self._places = places
+
+    def persistent_id(self, obj):
+        return self._places.get(id(obj))
+
+
+def _frozen(value, places):
     """Return something hashable that is equal only for equal values."""
     if isinstance(value, bool | int | float | str | type | None):
         return value
+    file = BytesIO()
     try:
-        return pickle.dumps(value)
+        _Pickler(file, places).dump(value)
     except Exception:  # of whatever a class of the user's does when it is pickled
         pass
+    else:
+        return file.getvalue()
     if isinstance(value, dict):
-        return dict, *((_frozen(key), _frozen(item)) for key, item in value.items())
+        items = value.items()
+        return dict, *((_frozen(k, places), _frozen(v, places)) for k, v in items)
     if isinstance(value, list | tuple):
-        return type(value), *map(_frozen, value)
+        return type(value), *(_frozen(item, places) for item in value)
     return id(value)  # of a function made on the spot: equal only to itself

@@ -2,6 +2,7 @@
 
 import warnings
 from copy import deepcopy
+from textwrap import shorten
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from skreg.estimators._randomness import (
     seeded,
 )
 
-__all__ = ["reason_against_vmap"]
+__all__ = ["in_a_line", "reason_against_vmap"]
 
 
 def reason_against_vmap(module: nn.Module, batches: list[Tensor]) -> str | None:
@@ -44,9 +45,14 @@ def reason_against_vmap(module: nn.Module, batches: list[Tensor]) -> str | None:
             if reason is not None:
                 return reason
     except Exception as error:  # whatever a module of the user's may raise
-        lines = str(error).splitlines() or [""]
-        return f"vmap cannot run copies of it: {type(error).__name__}: {lines[0]}"
+        return f"vmap cannot run copies of it: {in_a_line(error)}"
     return None
+
+
+def in_a_line(error: Exception) -> str:
+    """Return class and beginning of the message of an error."""
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {shorten(lines[0], 120).rstrip('.')}"
 
 
 def _with_dropout(module, p) -> nn.Module:

@@ -42,7 +42,8 @@ class VmappedModule:
         draw_noise: Callable[[str, Tensor, int], Tensor | None],
     ):
         self.module = deepcopy(module)
-        _replace_dropout(self.module, draw_noise)
+        self._anchor = _Anchor()
+        _replace_dropout(self.module, draw_noise, self._anchor)
         self.gradients = gradients
         self.fixed = dict(fixed)
         # Leaves that share the memory of the weights: the optimizer changes that.
@@ -69,6 +70,8 @@ class VmappedModule:
         return self._outputs.detach()
 
     def _call(self, weights, fixed, x):
+        # So that dropout of inputs that all nets share is seen to differ by net.
+        self._anchor.value = next(iter(weights.values())).new_zeros(())
         return functional_call(self.module, {**weights, **fixed}, (x,))
 
     def backward(self, gradient: Tensor, accumulate: bool) -> None:
@@ -80,31 +83,37 @@ class VmappedModule:
         del self._outputs
 
 
-def _replace_dropout(module: nn.Module, draw_noise, prefix: str = "") -> None:
-    for name, child in module.named_children():
-        if isinstance(child, nn.modules.dropout._DropoutNd):
-            layer = _StackedDropout(prefix + name, FEATURE_NDIM[type(child)])
-            layer.draw_noise = draw_noise
-            setattr(module, name, layer)
-        else:
-            _replace_dropout(child, draw_noise, f"{prefix}{name}.")
+class _Anchor:
+    """Holds a tensor that each net has one of."""
+
+
+def _replace_dropout(module: nn.Module, draw_noise, anchor) -> None:
+    stacked = {
+        layer: _StackedDropout(name, FEATURE_NDIM[type(layer)], draw_noise, anchor)
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.modules.dropout._DropoutNd)
+    }
+    for name, layer in list(module.named_modules(remove_duplicate=False)):
+        if layer in stacked:
+            parent, _, child = name.rpartition(".")
+            setattr(module.get_submodule(parent), child, stacked[layer])
 
 
 class _StackedDropout(nn.Module):
-    def __init__(self, name, feature_ndim):
+    def __init__(self, name, feature_ndim, draw_noise, anchor):
         super().__init__()
-        self.name = name
-        self.feature_ndim = feature_ndim
+        self.name, self.feature_ndim = name, feature_ndim
+        self.draw_noise, self.anchor = draw_noise, anchor
 
     def forward(self, x):
-        return _Noisy.apply(x, self) if self.training else x
+        return _Noisy.apply(x, self.anchor.value, self) if self.training else x
 
 
 class _Noisy(torch.autograd.Function):
     """Multiply the tensors of all nets, which it sees as one, with their noise."""
 
     @staticmethod
-    def forward(x, layer):
+    def forward(x, anchor, layer):
         raise RuntimeError("This dropout works under vmap alone.")
 
     @staticmethod
@@ -112,7 +121,7 @@ class _Noisy(torch.autograd.Function):
         """Do nothing: what `vmap` computes is differentiated."""
 
     @staticmethod
-    def vmap(info, in_dims, x, layer):
+    def vmap(info, in_dims, x, anchor, layer):
         if in_dims[0] is None:
             x = x.expand(info.batch_size, *x.shape)
         else:
