@@ -919,12 +919,6 @@ def test_nothing_is_said_unless_asked_for(iris, capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("value", [0, True, 1.5, 10**9, "x"])
-def test_max_in_flight_is_checked(value):
-    with pytest.raises(ValueError, match=r"max_in_flight=.* from 1 to 100000"):
-        joblib.parallel_config("skreg", max_in_flight=value)
-
-
 @pytest.mark.parametrize("verbose", [0, 1])
 def test_meta_estimators_without_verbosity_take_that_of_the_context(
     iris, capfd, verbose

@@ -732,9 +732,9 @@ def test_the_guide_names_the_options():
             assert is_told or (option.default is None and f"``{name}=" in text), name
 
 
-@pytest.mark.parametrize("value", [0, -1, 2.5, "many"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, True, 10**9, "many"])
 def test_bad_number_of_fits(value):
-    message = f"max_in_flight={value!r} must be a positive integer"
+    message = f"max_in_flight={value!r} must be an integer from 1 to 100000"
     with pytest.raises(ValueError, match=message):
         joblib.parallel_config("skreg", max_in_flight=value)
 
