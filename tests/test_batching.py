@@ -243,7 +243,7 @@ def test_nets_with_validation_sets_of_their_own(iris, stacks):
     fits = [
         (net(train_split=ValidSplit(4), lr=lr), X[rows], y[rows])
         for lr in (0.01, 0.1)
-        for rows in (slice(100), slice(20, 120))
+        for rows in (slice(100), slice(20, 118))
     ]
     mine = together(*fits)
     assert stacks == [4]
@@ -841,7 +841,8 @@ def test_modules_of_many_kinds(iris, stacks, name):
     params = {"module": module, "optimizer": torch.optim.SGD}
     fits = [(net(**params, dropout=p, lr=lr), *iris) for p in ps for lr in (0.01, 0.1)]
     mine = together(*fits)
-    assert stacks in ([4], [])  # what vmap does in a slow way only trains alone
+    # What vmap does in a slow way only trains alone.
+    assert stacks == ([] if name in ("recurrent", "attention") else [4])
     assert_same_nets(mine, alone(*fits))
 
 
@@ -909,7 +910,7 @@ def test_what_cannot_be_stacked_trains_alone_and_says_why(iris, stacks, capfd, r
     assert reason in told[0]
     theirs = alone(*fits)
     assert_same_nets(mine, theirs)
-    for a, b in zip(mine[:2], theirs, strict=False):
+    for a, b in zip(mine[:2], theirs[:2], strict=True):
         for name in ("steps", "calls"):
             assert getattr(a.module_, name, None) == getattr(b.module_, name, None)
 

@@ -211,6 +211,9 @@ def decorated(function):
 class Base(nn.Module):
     limit = 3
 
+    def __init_subclass__(cls):
+        float("13")
+
 class Net(Base):
     def __init__(self, in_features, out_features):
         super().__init__()
@@ -240,6 +243,7 @@ CODE_CHANGES = [
     ("SCALE = 1", "SCALE = 2"),
     ('"more": 2', '"more": 3'),
     ("limit = 3", "limit = 4"),
+    ('float("13")', 'float("14")'),
     ("len(SIZES)", "1"),
     ("self.layer(helper(X))", "self.layer(X)"),
     ("range(3)", "range(4)"),

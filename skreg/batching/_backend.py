@@ -74,12 +74,8 @@ class SkregBackend(ThreadingBackend):
         super().__init__(
             nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads
         )
-        is_integer = isinstance(max_in_flight, Integral)
-        if (
-            not is_integer
-            or isinstance(max_in_flight, bool)
-            or (not 1 <= max_in_flight <= MOST_IN_FLIGHT)
-        ):
+        is_integer = isinstance(max_in_flight, Integral) and max_in_flight is not True
+        if not is_integer or not 1 <= max_in_flight <= MOST_IN_FLIGHT:
             raise ValueError(
                 f"max_in_flight={max_in_flight!r} must be an integer from 1 to "
                 f"{MOST_IN_FLIGHT}: the number of fits that may wait for each other, "

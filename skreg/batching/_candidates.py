@@ -18,6 +18,7 @@ from skreg.batching._signature import signature
 from skreg.batching._trial import reason_against_vmap
 from skreg.batching._vmap import FEATURE_NDIM
 from skreg.estimators._base import RegularizedNet
+from skreg.estimators._components import dropout_layers, is_dropout
 from skreg.estimators._data import ArrayDataset, InMemoryBatches
 from skreg.estimators._epochs import (
     BATCH_METHODS,
@@ -111,7 +112,7 @@ class Candidate:
         return {
             name: layer.p
             for name, layer in self.module.named_modules()
-            if _is_dropout(layer)
+            if is_dropout(layer)
         }
 
     @cached_property
@@ -199,7 +200,7 @@ def _reason_against(net, fit_params) -> str | None:
     augment = net._session.augment
     group = optimizer.param_groups[0]
     trained = [w for w in net.module_.parameters() if w.requires_grad]
-    dropout = [m for m in net.module_.modules() if _is_dropout(m)]
+    dropout = dropout_layers(net.module_)
     if fit_params:
         return f"fit was given {', '.join(fit_params)}"
     if changed:
@@ -249,10 +250,6 @@ def _is_known(callback) -> bool:
     ):
         return False
     return is_known(callback)
-
-
-def _is_dropout(layer) -> bool:
-    return isinstance(layer, nn.modules.dropout._DropoutNd)
 
 
 def make_head(candidates: list[Candidate]):

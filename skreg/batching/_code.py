@@ -14,7 +14,7 @@ import joblib
 import numpy as np
 import torch
 
-__all__ = ["code_digest", "is_installed"]
+__all__ = ["code_digest", "is_installed", "numbers_of"]
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _FUNCTION = types.FunctionType
@@ -57,7 +57,7 @@ def _collect(obj, seen: dict) -> None:
         if hasattr(obj, "__wrapped__"):  # by a decorator of the user's
             members |= _enclosed_by(obj)
     for name, member in members.items():
-        if not name.startswith("__") or callable(member):
+        if not name.startswith("__") or _is_code(member):
             seen[obj] += f"{name}={_describe(member, seen)}"
 
 
@@ -90,9 +90,17 @@ def _describe(value, seen: dict, within=()) -> str | None:
 
 
 def _hash(value) -> str:
-    if isinstance(value, torch.Tensor):
-        value = str(value.dtype), value.detach().cpu().tolist()
-    return joblib.hash(value)
+    return joblib.hash(numbers_of(value) if isinstance(value, torch.Tensor) else value)
+
+
+def numbers_of(tensor: torch.Tensor) -> tuple:
+    """Return what makes a tensor equal to another, as something that can be hashed."""
+    values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return "tensor", type(tensor), str(tensor.dtype), [*tensor.shape], values.numpy()
+
+
+def _is_code(member) -> bool:
+    return callable(member) or isinstance(member, (classmethod, property))
 
 
 def _globals_of(function) -> dict:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from skreg.batching._candidates import Candidate
 from skreg.batching._memory import memory
-from skreg.batching._vmap import VmappedModule
+from skreg.batching._vmap import stack_of_copies
 from skreg.estimators._randomness import seeded
 
 __all__ = ["stack_size"]
@@ -91,12 +91,7 @@ def wins_race(module: nn.Module, x: Tensor, n_copies: int) -> bool:
     n_copies : int
     """
     single = deepcopy(module).train()
-    tensors = {**dict(single.named_parameters()), **dict(single.named_buffers())}
-    trained = {name for name, w in single.named_parameters() if w.requires_grad}
-    copies = {n: torch.stack([t.detach()] * n_copies) for n, t in tensors.items()}
-    weights = {name: copies.pop(name) for name in trained}
-    gradients = {name: torch.zeros_like(w) for name, w in weights.items()}
-    stack = VmappedModule(single, weights, gradients, copies, lambda *args: None)
+    stack = stack_of_copies(single, n_copies, lambda *args: None)
 
     def run_one():
         single(x.clone()).sum().backward()

@@ -11,9 +11,10 @@ from skreg.batching._candidates import Candidate, examine
 from skreg.batching._cost import stack_size
 from skreg.batching._epochs import StackEpochs
 from skreg.batching._jobs import Job
-from skreg.batching._stack import Stack, named_tensors
+from skreg.batching._stack import Stack
 from skreg.batching._streams import DataPool
 from skreg.batching._trial import in_a_line
+from skreg.batching._vmap import named_tensors
 from skreg.estimators._threads import threads_for
 
 __all__ = ["train_together"]

@@ -10,7 +10,7 @@ import torch
 from joblib.hashing import NumpyHasher
 
 from skreg import __version__
-from skreg.batching._code import code_digest, is_installed
+from skreg.batching._code import code_digest, is_installed, numbers_of
 
 __all__ = ["Fingerprints"]
 
@@ -79,8 +79,7 @@ class _Hasher(NumpyHasher):
         if isinstance(obj, np.ndarray) and obj.size > 100 and not obj.dtype.hasobject:
             obj = "array", type(obj), self._remember(obj, NumpyHasher("sha1").hash)
         elif isinstance(obj, torch.Tensor):
-            values = obj.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            obj = "tensor", type(obj), str(obj.dtype), [*obj.shape], values.numpy()
+            obj = numbers_of(obj)
         elif isinstance(obj, types.FunctionType):
             closure = [cell.cell_contents for cell in obj.__closure__ or ()]
             given = obj.__defaults__, obj.__kwdefaults__, closure

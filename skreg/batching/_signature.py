@@ -5,6 +5,9 @@ from io import BytesIO
 
 from torch import nn
 
+from skreg.batching._vmap import named_tensors
+from skreg.estimators._components import is_dropout
+
 __all__ = ["attributes", "signature"]
 
 # What every module has; its tensors are compared apart, and hooks are refused.
@@ -22,8 +25,8 @@ def signature(module: nn.Module, ignored=()) -> tuple:
     ignored : collection of str, default=()
         Names of attributes that may differ.
     """
-    tensors, parts = _tensors(module), [*module.named_modules(remove_duplicate=False)]
-    places = _places(module)
+    tensors, places = named_tensors(module).items(), _places(module)
+    parts = module.named_modules(remove_duplicate=False)
     return (
         tuple((name, t.shape, t.dtype, t.requires_grad) for name, t in tensors),
         tuple(
@@ -34,8 +37,7 @@ def signature(module: nn.Module, ignored=()) -> tuple:
 
 
 def _settings(part, places, ignored) -> list:
-    is_dropout = isinstance(part, nn.modules.dropout._DropoutNd)
-    skipped = {*ignored, *(["p"] if is_dropout else [])}
+    skipped = {*ignored, *(["p"] if is_dropout(part) else [])}
     return [item for item in _own(part, places).items() if item[0] not in skipped]
 
 
@@ -49,14 +51,10 @@ def attributes(module: nn.Module) -> dict[str, object]:
     }
 
 
-def _tensors(module) -> list:
-    return [*module.named_parameters(), *module.named_buffers()]
-
-
 def _places(module) -> dict[int, str]:
     """Return where in the module its parts and tensors are, by their ids."""
-    parts = dict(module.named_modules())
-    return {id(thing): name for name, thing in [*parts.items(), *_tensors(module)]}
+    things = *module.named_modules(), *named_tensors(module).items()
+    return {id(thing): name for name, thing in things}
 
 
 def _own(part, places) -> dict:

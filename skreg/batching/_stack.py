@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from skreg.backprop import Backprop, Parts
 from skreg.batching._candidates import Candidate, make_head
 from skreg.batching._streams import DataPool, Samples, Streams
-from skreg.batching._vmap import VmappedModule
+from skreg.batching._vmap import VmappedModule, named_tensors
 from skreg.estimators._steps import make_step
 from skreg.objective import stacked_penalty
 
-__all__ = ["Stack", "named_tensors"]
+__all__ = ["Stack"]
 
 
 class Stack:
@@ -209,11 +209,6 @@ class Stack:
                     else _copy(value)
                     for key, value in self.optimizer.state[view].items()
                 }
-
-
-def named_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and buffers, also those that ``state_dict`` leaves out."""
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def _states(candidate: Candidate) -> dict[str, dict]:

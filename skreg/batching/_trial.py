@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from skreg.batching._signature import attributes
-from skreg.batching._vmap import VmappedModule, make_noise, noise_shape
+from skreg.batching._vmap import (
+    make_noise,
+    named_tensors,
+    noise_shape,
+    stack_of_copies,
+)
+from skreg.estimators._components import dropout_layers
 from skreg.estimators._randomness import (
     borrowed,
     make_generator,
@@ -62,9 +68,8 @@ def _with_dropout(module, p) -> nn.Module:
     it is compared without.
     """
     module = deepcopy(module)
-    for layer in module.modules():
-        if isinstance(layer, nn.modules.dropout._DropoutNd):
-            layer.p = p
+    for layer in dropout_layers(module):
+        layer.p = p
     return module
 
 
@@ -87,8 +92,7 @@ def _side_effect(module, x, training) -> str | None:
 
 
 def _identities(module) -> dict[str, int]:
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    return {name: id(tensor) for name, tensor in tensors}
+    return {name: id(tensor) for name, tensor in named_tensors(module).items()}
 
 
 def _disagreement(module, x, shared) -> str | None:
@@ -96,14 +100,7 @@ def _disagreement(module, x, shared) -> str | None:
 
     If they do not share their inputs, it is the second that gets `x`.
     """
-    single = deepcopy(module)
-    parameters, buffers = dict(single.named_parameters()), dict(single.named_buffers())
-    tensors = {**parameters, **buffers}
-    fixed = {name: torch.stack([t.detach()] * 2) for name, t in tensors.items()}
-    trained = [name for name, w in parameters.items() if w.requires_grad]
-    weights = {name: fixed.pop(name) for name in trained}
-    gradients = {name: torch.zeros_like(w) for name, w in weights.items()}
-    generator = make_generator(0)
+    single, generator = deepcopy(module), make_generator(0)
 
     def draw_noise(name, z, feature_ndim):
         p = module.get_submodule(name).p
@@ -111,7 +108,7 @@ def _disagreement(module, x, shared) -> str | None:
             return None
         return make_noise(p, noise_shape(z, feature_ndim), generator, z).unsqueeze(0)
 
-    pair = VmappedModule(module, weights, gradients, fixed, draw_noise)
+    pair = stack_of_copies(module, 2, draw_noise)
     inputs = x if shared else torch.stack([x.flip(0), x])
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of what vmap can do in a slow way only
@@ -124,12 +121,13 @@ def _disagreement(module, x, shared) -> str | None:
     expected.backward(direction)
     with torch.no_grad():
         expected_evaluated = single.eval()(x.clone())
-    if any(parameters[name].grad is None for name in trained):
+    parameters, buffers = dict(single.named_parameters()), dict(single.named_buffers())
+    theirs = [parameters[name].grad for name in pair.gradients]
+    if any(gradient is None for gradient in theirs):
         return "its module has parameters that have no part in its outputs"
     if not _agree([outputs[1], evaluated[1]], [expected, expected_evaluated]):
         return "the outputs of its module are others under vmap"
-    mine = [gradients[name][1] for name in trained]
-    if not _agree(mine, [parameters[name].grad for name in trained]):
+    if not _agree([stacked[1] for stacked in pair.gradients.values()], theirs):
         return "the gradients of its module are others under vmap"
     mine = [pair.fixed[name][1] for name in buffers]
     if not _agree(mine, [*buffers.values()], scale=1.0):

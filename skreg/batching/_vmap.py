@@ -10,7 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-__all__ = ["FEATURE_NDIM", "VmappedModule", "make_noise", "noise_shape"]
+from skreg.estimators._components import is_dropout
+
+__all__ = [
+    "FEATURE_NDIM",
+    "VmappedModule",
+    "make_noise",
+    "named_tensors",
+    "noise_shape",
+    "stack_of_copies",
+]
 
 # Dropout layers, and how many of the last axes their noise is the same along.
 FEATURE_NDIM = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}
@@ -91,7 +100,7 @@ def _replace_dropout(module: nn.Module, draw_noise, anchor) -> None:
     stacked = {
         layer: _StackedDropout(name, FEATURE_NDIM[type(layer)], draw_noise, anchor)
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.modules.dropout._DropoutNd)
+        if is_dropout(layer)
     }
     for name, layer in list(module.named_modules(remove_duplicate=False)):
         if layer in stacked:
@@ -128,6 +137,23 @@ class _Noisy(torch.autograd.Function):
             x = x.movedim(in_dims[0], 0)
         noise = layer.draw_noise(layer.name, x, layer.feature_ndim)
         return (x if noise is None else x * noise), 0
+
+
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers, also those that ``state_dict`` leaves out."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def stack_of_copies(module: nn.Module, n_copies: int, draw_noise) -> VmappedModule:
+    """Return `n_copies` of a module, with gradients of zero."""
+    fixed = {
+        name: torch.stack([tensor.detach()] * n_copies)
+        for name, tensor in named_tensors(module).items()
+    }
+    trained = [name for name, w in module.named_parameters() if w.requires_grad]
+    weights = {name: fixed.pop(name) for name in trained}
+    gradients = {name: torch.zeros_like(w) for name, w in weights.items()}
+    return VmappedModule(module, weights, gradients, fixed, draw_noise)
 
 
 def noise_shape(x: Tensor, feature_ndim: int) -> tuple[int, ...]:

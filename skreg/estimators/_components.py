@@ -63,7 +63,7 @@ class Components:
             _set_dropout(self.module_, self.dropout)
         elif "dropout" in stale:
             for layer, p in zip(
-                _dropout_layers(self.module_), self._own_dropout, strict=True
+                dropout_layers(self.module_), self._own_dropout, strict=True
             ):
                 layer.p = p
         self._follow_dtype()
@@ -93,7 +93,7 @@ class Components:
                 module = deepcopy(self.module)  # training must not change a parameter
             else:
                 module = self._build_module(kwargs)
-        self._own_dropout = [layer.p for layer in _dropout_layers(module)]
+        self._own_dropout = [layer.p for layer in dropout_layers(module)]
         if self.dropout is not None:
             _set_dropout(module, self.dropout)
         module = module.to(self._torch_dtype)
@@ -247,13 +247,18 @@ class Components:
             self.device_ = resolve_device(self.device)
 
 
-def _dropout_layers(module: torch.nn.Module) -> list[torch.nn.Module]:
-    dropout = torch.nn.modules.dropout._DropoutNd
-    return [layer for layer in module.modules() if isinstance(layer, dropout)]
+def is_dropout(layer: torch.nn.Module) -> bool:
+    """Tell whether a layer has a probability of dropping, ``p``."""
+    return isinstance(layer, torch.nn.modules.dropout._DropoutNd)
+
+
+def dropout_layers(module: torch.nn.Module) -> list[torch.nn.Module]:
+    """Return the layers of a module that drop."""
+    return [layer for layer in module.modules() if is_dropout(layer)]
 
 
 def _set_dropout(module: torch.nn.Module, p: float) -> None:
-    layers = _dropout_layers(module)
+    layers = dropout_layers(module)
     if not layers and p > 0:
         raise ValueError(
             f"dropout={p!r}, but {type(module).__name__} has no dropout layer to set; "
