@@ -4,6 +4,7 @@ The callbacks that the package knows are not called for each net: what they woul
 is computed for all nets at once. Those that decide something are.
 """
 
+from math import isfinite
 from time import time
 
 import numpy as np
@@ -59,7 +60,7 @@ class StackEpochs:
         if self.training is not None:
             numbers.train_hits = self._count_hits()
         numbers.norms = {k: v.tolist() for k, v in self.stack.norms().items()}
-        numbers.average()
+        numbers.by_net()
         numbers.seconds = (time() - start) / len(self.stack)
         return [
             row
@@ -125,59 +126,64 @@ def _tracks_training(net) -> bool:
 
 
 class _Numbers:
-    """What an epoch has shown of all nets."""
+    """What an epoch has shown of all nets: batch by batch, later net by net."""
 
     def __init__(self):
         self.train_sizes, self.valid_sizes = [], []
         self.valid_losses = self.valid_hits = self.train_hits = None
 
-    def average(self) -> None:
-        """Take the means of the batches' losses, by their sizes, for all nets."""
+    def by_net(self) -> None:
+        """Take the means of the batches' losses; turn batches of nets into nets'."""
         sizes = np.array(self.train_sizes)
         self.averages = {
             "train_loss": np.average(self.train_losses, axis=0, weights=sizes),
             "train_penalty": np.average(self.penalties, axis=0, weights=sizes),
         }
+        self.train_sizes = sizes.T.tolist()
+        self.train_losses = self.train_losses.T.tolist()
+        self.penalties = self.penalties.T.tolist()
         if self.valid_losses is not None:
             sizes = np.array(self.valid_sizes)
             # Where a smaller data set has no batch left, its loss is that of nothing.
             losses = np.where(sizes > 0, self.valid_losses, 0)
             self.averages["valid_loss"] = np.average(losses, axis=0, weights=sizes)
+            self.valid_sizes, self.valid_losses = sizes.T.tolist(), losses.T.tolist()
         self.averages = {name: mean.tolist() for name, mean in self.averages.items()}
 
     def of(self, row: int) -> dict:
         """Return what it has shown of one net."""
-        sizes = [batch[row] for batch in self.train_sizes]
-        train = {
-            "train_loss": self.train_losses[:, row].tolist(),
-            "train_penalty": self.penalties[:, row].tolist(),
-            "train_batch_size": sizes,
-        }
+        norms = {name: norms[row] for name, norms in self.norms.items()}
+        batches = [
+            {"train_loss": loss, "train_penalty": penalty, "train_batch_size": size}
+            for loss, penalty, size in zip(
+                *(self.train_losses[row], self.penalties[row], self.train_sizes[row]),
+                strict=True,
+            )
+        ]
         found = {
             "averages": {name: means[row] for name, means in self.averages.items()},
-            "batches": _rows(train),
-            "counts": {"train_batch_count": len(sizes)},
-            "norms": {name: norms[row] for name, norms in self.norms.items()},
+            "batches": batches,
+            "counts": {"train_batch_count": len(batches)},
+            "norm": total_norm(norms.values()),
+            "norms": norms,
             "seconds": self.seconds,
         }
         if self.train_hits is not None:
             found["train_hits"] = self.train_hits[row]
         if self.valid_losses is None:
             return found
-        sizes = [batch[row] for batch in self.valid_sizes if batch[row]]
-        losses = self.valid_losses[: len(sizes), row].tolist()
-        found["batches"] += _rows({"valid_loss": losses, "valid_batch_size": sizes})
-        found["counts"]["valid_batch_count"] = len(sizes)
+        valid = [
+            {"valid_loss": loss, "valid_batch_size": size}
+            for loss, size in zip(
+                self.valid_losses[row], self.valid_sizes[row], strict=True
+            )
+            if size
+        ]
+        batches += valid
+        found["counts"]["valid_batch_count"] = len(valid)
         if self.valid_hits is not None:
             found["valid_hits"] = self.valid_hits[row]
         return found
-
-
-def _rows(columns: dict) -> list[dict]:
-    return [
-        dict(zip(columns, row, strict=True))
-        for row in zip(*columns.values(), strict=True)
-    ]
 
 
 def _begin(candidate) -> None:
@@ -223,13 +229,11 @@ def _write(callback, candidate, found, epoch) -> None:
     elif kind is AccuracyTracker:
         _record_accuracy(callback, candidate, found, epoch)
     elif kind is NormTracker:
-        norms = found["norms"]
-        epoch["param_norm"], epoch["param_norms"] = total_norm(norms.values()), norms
+        epoch["param_norm"], epoch["param_norms"] = found["norm"], found["norms"]
     elif kind is EpochTimer:
         epoch["dur"] = found["seconds"]
     elif kind is DivergenceGuard:
-        signs = found["averages"]["train_loss"], total_norm(found["norms"].values())
-        if not np.isfinite(signs).all():
+        if not (isfinite(found["averages"]["train_loss"]) and isfinite(found["norm"])):
             candidate.job.run(callback.on_epoch_end, net)
     elif kind is EarlyStopping:
         callback.on_epoch_end(net)

@@ -118,7 +118,8 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         return len(self.classes_inferred_)
 
     def _check_targets(self, y):
-        y = column_or_1d(y, warn=True)
+        if not _are_labels(y):
+            y = column_or_1d(y, warn=True)
         if y.dtype.kind not in LABELS:
             check_classification_targets(y)
         return y

@@ -3,6 +3,7 @@
 import inspect
 from contextlib import contextmanager
 from copy import deepcopy
+from itertools import chain
 from math import prod
 from types import MappingProxyType
 
@@ -70,8 +71,7 @@ class Components:
 
     def _follow_dtype(self) -> None:
         """Give what was initialised before there were data their dtype."""
-        weights = filter(torch.is_floating_point, self.module_.parameters())
-        if all(w.dtype == self._torch_dtype for w in weights):
+        if not _has_other_dtypes(self.module_, self._torch_dtype):
             return
         self.module_.to(self._torch_dtype)
         if isinstance(self.criterion_, torch.nn.Module):
@@ -96,13 +96,20 @@ class Components:
         self._own_dropout = [layer.p for layer in dropout_layers(module)]
         if self.dropout is not None:
             _set_dropout(module, self.dropout)
-        module = module.to(self._torch_dtype)
+        if _has_other_dtypes(module, self._torch_dtype):
+            module = module.to(self._torch_dtype)
         if any(map(is_lazy, module.parameters())):
             with seeded(self._seed, torch.device("cpu")), torch.no_grad():
                 module(torch.zeros(1, *self.input_shape_, dtype=self._torch_dtype))
         self.module_ = module
         penalized_parameters(module, self.penalize)  # an unknown pattern raises here
         return self
+
+    def _get_params_for(self, prefix):
+        # Most nets have none of these, and skorch asks two dozen times in a fit.
+        if "__" not in " ".join(vars(self)):
+            return {}
+        return super()._get_params_for(prefix)
 
     def initialize_criterion(self):
         kwargs = self.get_params_for("criterion")
@@ -245,6 +252,14 @@ class Components:
             self.device = "auto"
         if "device_" in state:
             self.device_ = resolve_device(self.device)
+
+
+def _has_other_dtypes(module: torch.nn.Module, dtype: torch.dtype) -> bool:
+    """Tell whether ``module.to(dtype)`` would change anything."""
+    return any(
+        tensor.dtype != dtype and (tensor.is_floating_point() or tensor.is_complex())
+        for tensor in chain(module.parameters(), module.buffers())
+    )
 
 
 def is_dropout(layer: torch.nn.Module) -> bool:

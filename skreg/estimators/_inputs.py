@@ -1,6 +1,6 @@
 """From what users pass as X and y to the datasets and iterators of a fit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from numbers import Real
 from operator import index
@@ -117,6 +117,11 @@ class DataInput:
             check_consistent_length(X, y)
             return X, y
         X = to_numpy(X)
+        dtypes = ("float32", "float64") if self.dtype == "auto" else (self.dtype,)
+        if _is_valid(X, dtypes) and _is_valid_target(y, len(X)):
+            self.n_features_in_ = X.shape[1]
+            vars(self).pop("feature_names_in_", None)
+            return X, y
         return validate_data(
             self,
             X,
@@ -192,7 +197,11 @@ class DataInput:
         _refuse_loader("X", X)
         if not is_array_like(X):
             return X
-        if self._is_valid(X):
+        if (
+            _is_valid(X, (self._dtype_name,))
+            and X.shape[1:] == getattr(self, "input_shape_", None)
+            and not hasattr(self, "feature_names_in_")
+        ):
             return X
         X = validate_data(
             self,
@@ -208,19 +217,6 @@ class DataInput:
                 f"fitted on samples of shape {expected}; reshape or resize X."
             )
         return X
-
-    def _is_valid(self, X) -> bool:
-        """Tell whether scikit-learn would return X as it is; false if in doubt."""
-        return (
-            type(X) is np.ndarray
-            and X.dtype == self._dtype_name
-            and X.flags.c_contiguous
-            and X.shape[1:] == getattr(self, "input_shape_", None)
-            and len(X) > 0
-            and not hasattr(self, "feature_names_in_")
-            and not is_mapped(X)
-            and as_tensor(X).sum().isfinite().item()  # faster than NumPy's sum
-        )
 
     def check_data(self, X, y=None):
         """Do nothing: data were checked before skorch's loop sees them."""
@@ -334,6 +330,24 @@ class DataInput:
             dataset = WeightedDataset(dataset, dataset.weight)
         batches = (iterator or DataLoader)(dataset, **kwargs)
         return WeightedBatches(batches) if is_weighted(dataset) else batches
+
+
+def _is_valid(X, dtypes: Sequence[str]) -> bool:
+    """Tell whether scikit-learn would return X as it is; false if in doubt."""
+    return (
+        type(X) is np.ndarray
+        and X.dtype in dtypes
+        and X.ndim > 1
+        and X.size > 0
+        and X.flags.c_contiguous
+        and not is_mapped(X)
+        and as_tensor(X).sum().isfinite().item()  # faster than NumPy's sum
+    )
+
+
+def _is_valid_target(y, n_samples: int) -> bool:
+    """Tell whether scikit-learn would return integers y as they are."""
+    return type(y) is np.ndarray and y.shape == (n_samples,) and y.dtype.kind in "iu"
 
 
 def _has_batch_norm(module) -> bool:
