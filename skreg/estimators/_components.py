@@ -20,6 +20,7 @@ from skreg.callbacks import (
 )
 from skreg.estimators._parameters import check_parameters, resolve_device
 from skreg.estimators._randomness import draw_seed, seeded
+from skreg.estimators._threads import threads_for
 from skreg.modules import MLP
 from skreg.penalties import penalized_parameters
 
@@ -88,10 +89,13 @@ class Components:
 
     def initialize_module(self):
         kwargs = self.get_params_for("module")
-        with seeded(self._seed, torch.device("cpu")):
-            if isinstance(self.module, torch.nn.Module) and not kwargs:
-                module = deepcopy(self.module)  # training must not change a parameter
-            else:
+        if isinstance(self.module, torch.nn.Module) and not kwargs:
+            # Training must not change a parameter. Threads gain nothing in a copy, and
+            # would stay with the one that fits, which may be one of hundreds.
+            with threads_for(0):
+                module = deepcopy(self.module)
+        else:
+            with seeded(self._seed, torch.device("cpu")):
                 module = self._build_module(kwargs)
         self._own_dropout = [layer.p for layer in dropout_layers(module)]
         if self.dropout is not None:
