@@ -785,6 +785,43 @@ for net in [
 """
 
 
+THREADS_OF_TORCH = """
+import os, threading
+import joblib
+import skreg.batching._backend
+from sklearn.datasets import make_classification
+from sklearn.model_selection import cross_val_score
+from torch import nn
+from skreg import RegularizedNetClassifier
+
+def train_together(jobs, *, verbose):
+    print(len(jobs), len(os.listdir("/proc/self/task")) - threading.active_count())
+    for job in jobs:
+        job.train_alone()
+
+skreg.batching._backend.train_together = train_together
+X, y = make_classification(1000, 100, random_state=0)
+module = nn.Sequential(nn.Linear(100, 500), nn.ReLU(), nn.Linear(500, 2))
+with joblib.parallel_config("skreg"):
+    cross_val_score(RegularizedNetClassifier(module, max_epochs=1), X, y, cv=20)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_fits_that_wait_keep_no_threads_of_torch():
+    """Each would keep a team of its own; those of a stack would then go to sleep."""
+    found = subprocess.run(
+        [sys.executable, "-c", THREADS_OF_TORCH],
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    n_waiting, n_more_threads = map(int, found.stdout.split())
+    assert n_waiting == 20
+    assert n_more_threads < n_waiting
+
+
 INTERRUPTED_AT_RANDOM = """
 import faulthandler, os, random, signal, sys, threading, time, warnings
 faulthandler.dump_traceback_later(100, exit=True)

@@ -90,10 +90,10 @@ class Components:
     def initialize_module(self):
         kwargs = self.get_params_for("module")
         if isinstance(self.module, torch.nn.Module) and not kwargs:
-            # Training must not change a parameter. Threads gain nothing in a copy, and
-            # would stay with the one that fits, which may be one of hundreds.
+            # More threads gain nothing in a copy, and torch's would stay with the one
+            # that fits, which may be one of hundreds.
             with threads_for(0):
-                module = deepcopy(self.module)
+                module = deepcopy(self.module)  # training must not change a parameter
         else:
             with seeded(self._seed, torch.device("cpu")):
                 module = self._build_module(kwargs)
@@ -101,7 +101,8 @@ class Components:
         if self.dropout is not None:
             _set_dropout(module, self.dropout)
         if _has_other_dtypes(module, self._torch_dtype):
-            module = module.to(self._torch_dtype)
+            with threads_for(0):
+                module = module.to(self._torch_dtype)
         if any(map(is_lazy, module.parameters())):
             with seeded(self._seed, torch.device("cpu")), torch.no_grad():
                 module(torch.zeros(1, *self.input_shape_, dtype=self._torch_dtype))
