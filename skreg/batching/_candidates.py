@@ -16,7 +16,7 @@ from skreg.backprop import (
 from skreg.batching._jobs import Job
 from skreg.batching._signature import signature
 from skreg.batching._trial import reason_against_vmap
-from skreg.batching._vmap import FEATURE_NDIM
+from skreg.batching._vmap import FEATURE_NDIM, named_tensors
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._components import dropout_layers, is_dropout
 from skreg.estimators._data import ArrayDataset, InMemoryBatches
@@ -105,6 +105,11 @@ class Candidate:
     def scheduled(self) -> bool:
         """Whether the options of the optimizer change between epochs."""
         return any(type(cb) is LRScheduler for _, cb in self.net.callbacks_)
+
+    @cached_property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The parameters and buffers of the module by their names."""
+        return named_tensors(self.module)
 
     @cached_property
     def dropout(self) -> dict[str, float]:

@@ -14,7 +14,6 @@ from skreg.batching._jobs import Job
 from skreg.batching._stack import Stack
 from skreg.batching._streams import DataPool
 from skreg.batching._trial import in_a_line
-from skreg.batching._vmap import named_tensors
 from skreg.estimators._threads import threads_for
 
 __all__ = ["train_together"]
@@ -143,14 +142,14 @@ class _Beginning:
     def __init__(self, candidate):
         self.candidate = candidate
         net = candidate.net
-        self.tensors = {k: t.clone() for k, t in named_tensors(net.module_).items()}
+        self.tensors = {name: t.clone() for name, t in candidate.tensors.items()}
         state, self.options = net.optimizer_.state, candidate.options()
         self.optimizer = deepcopy(net.optimizer_.state_dict()) if state else None
         self.n_epochs = len(net.history)
 
     def restore(self) -> None:
         net = self.candidate.net
-        for name, tensor in named_tensors(net.module_).items():
+        for name, tensor in self.candidate.tensors.items():
             tensor.data.copy_(self.tensors[name])
         net.optimizer_.state.clear()
         net.optimizer_.param_groups[0].update(self.options)

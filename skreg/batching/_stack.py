@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from skreg.backprop import Backprop, Parts
 from skreg.batching._candidates import Candidate, make_head
 from skreg.batching._streams import DataPool, Samples, Streams
-from skreg.batching._vmap import VmappedModule, named_tensors
+from skreg.batching._vmap import VmappedModule
 from skreg.estimators._steps import make_step
 from skreg.objective import stacked_penalty
 
@@ -35,7 +35,7 @@ class Stack:
         self.candidates = sorted(
             candidates, key=lambda c: (repr(pool.stream_key(c)), _optimizer_key(c))
         )
-        tensors = [named_tensors(c.module) for c in self.candidates]
+        tensors = [candidate.tensors for candidate in self.candidates]
         stacked = {
             name: torch.stack([named[name].detach() for named in tensors])
             for name in tensors[0]
@@ -126,7 +126,7 @@ class Stack:
         """Give nets memory of their own, and their optimizers the state they are in."""
         for row in rows:
             candidate = self.candidates[row]
-            for tensor in named_tensors(candidate.module).values():
+            for tensor in candidate.tensors.values():
                 tensor.data = tensor.detach().clone()
             self._hand_over_state(row)
 
@@ -198,7 +198,7 @@ class Stack:
     def _hand_over_state(self, row: int) -> None:
         candidate = self.candidates[row]
         optimizer = candidate.net.optimizer_
-        named = named_tensors(candidate.module)
+        named = candidate.tensors
         for group, rows in zip(self.optimizer.param_groups, self.groups, strict=True):
             if not rows.start <= row < rows.stop:
                 continue
@@ -213,7 +213,7 @@ class Stack:
 
 def _states(candidate: Candidate) -> dict[str, dict]:
     state = candidate.net.optimizer_.state
-    return {name: state.get(w, {}) for name, w in candidate.module.named_parameters()}
+    return {name: state.get(w, {}) for name, w in candidate.tensors.items()}
 
 
 def _optimizer_key(candidate: Candidate) -> str:

@@ -6,12 +6,14 @@ from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from dis import opname
 from functools import cache
+from math import inf
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from skreg.backprop import fully_connected_layers
 from skreg.callbacks import StopTraining
 from skreg.estimators._adversarial import attacked, input_range
 from skreg.estimators._amp import MixedPrecision
@@ -21,7 +23,7 @@ from skreg.estimators._backprop import (
     renewed,
 )
 from skreg.estimators._components import Components
-from skreg.estimators._data import ArrayDataset, Batch, to_numpy
+from skreg.estimators._data import ArrayDataset, Batch, is_array_like, to_numpy
 from skreg.estimators._epochs import (
     BATCH_METHODS,
     COMPUTATION_METHODS,
@@ -35,6 +37,7 @@ from skreg.estimators._inputs import DataInput
 from skreg.estimators._parameters import RULES, check_parameters
 from skreg.estimators._randomness import epoch_seed, make_generator, seeded
 from skreg.estimators._tasks import CallbackSupportMixin, FitTasks, with_callbacks
+from skreg.estimators._threads import threads_for
 from skreg.estimators._training import train
 from skreg.objective import penalized_objective
 from skreg.penalties import penalized_parameters
@@ -629,14 +632,24 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         if not self.initialized_:
             check_is_fitted(self)
         nonlinearity = nonlinearity or self._get_predict_nonlinearity()
-        batches = self.forward_iter(self._validate_X(X))
+        X = self._validate_X(X)
+        batches = self.forward_iter(X)
         outputs = (out[0] if isinstance(out, tuple) else out for out in batches)
-        outputs = [to_numpy(nonlinearity(out)) for out in outputs]
+        with threads_for(self._prediction_flop(X)):
+            outputs = [to_numpy(nonlinearity(out)) for out in outputs]
         if not outputs:
             raise ValueError(
                 f"X={type(X).__name__} holds 0 samples; at least 1 is needed."
             )
         return self._finite(np.concatenate(outputs))
+
+    def _prediction_flop(self, X) -> float:
+        """Return about how many operations outputs take; infinity if unknown."""
+        if not is_array_like(X) or not fully_connected_layers(
+            self.module_, X.shape[1:]
+        ):
+            return inf
+        return 2 * len(X) * sum(w.numel() for w in self.module_.parameters())
 
     def _finite(self, outputs: np.ndarray) -> np.ndarray:
         if not np.isfinite(outputs).all():

@@ -19,7 +19,7 @@ def threads_for(flop: float) -> Iterator[None]:
     Parameters
     ----------
     flop : float
-        Floating-point operations of a training step.
+        Floating-point operations of a training step, or of predictions.
     """
     n_threads = torch.get_num_threads()
     if n_threads == 1 or flop > PARALLEL_FLOP:
