@@ -410,8 +410,10 @@ def _sum_of_products(
     a: Tensor, b: Tensor, scale: float | Tensor, axis: int = -1
 ) -> Tensor:
     """Return sum_i scale_i sum_k a_ik b_ik, for each net; k runs along `axis`."""
-    if not isinstance(scale, Tensor) and a.ndim == 2:
-        return torch.dot(a.flatten(), b.flatten()).mul_(scale)
+    if not isinstance(scale, Tensor):  # the sum first: it overflows as torch's does
+        if a.ndim == 2:
+            return torch.dot(a.flatten(), b.flatten()).mul_(scale)
+        return (a * b).sum((-2, -1)).mul_(scale)
     return ((a * b).sum(axis) * scale).sum(-1)
 
 

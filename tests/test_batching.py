@@ -440,6 +440,41 @@ def test_a_diverging_net_leaves_the_others_alone(iris, stacks):
     assert mine[1].history[0].keys() == diverged.history[0].keys()
 
 
+@pytest.mark.parametrize("make", [RegularizedNetClassifier, RegularizedNetRegressor])
+@pytest.mark.parametrize("n_outputs", [1, 2, 7])
+@pytest.mark.parametrize("vmapped", [False, True])
+def test_modules_with_another_number_of_outputs_are_refused(
+    iris, stacks, make, n_outputs, vmapped
+):
+    X, y = iris
+    if make is RegularizedNetRegressor:
+        y = np.stack([y, 2 * y], axis=1)[:, : 1 if n_outputs > 1 else 2]
+    layers = [nn.Linear(4, 8), nn.SiLU() if vmapped else nn.ReLU()]
+    module = nn.Sequential(*layers, nn.Linear(8, n_outputs))
+    fits = [(net(make, module=module, lambda1=l1), X, y) for l1 in (0, 0.1)]
+    with pytest.raises(ValueError, match="The module returned outputs") as plain:
+        alone(*fits)
+    with pytest.raises(ValueError, match="The module returned outputs") as found:
+        together(*fits)
+    assert stacks == [2]
+    assert str(found.value) == str(plain.value)
+
+
+@pytest.mark.parametrize("scale", [1e36, 2e38])
+def test_losses_overflow_in_a_stack_as_they_do_alone(iris, stacks, scale):
+    X, y = iris
+    X = np.where(X > 0, np.float32(scale), X).astype(np.float32)
+    fits = [(net(lambda1=l1, batch_size=150), X, y) for l1 in (0, 1e-3)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mine, theirs = together(*fits), alone(*fits)
+    assert stacks == [2]
+    assert [len(n.history) for n in theirs] == [4 if scale < 1e37 else 1] * 2
+    for a, b in zip(mine, theirs, strict=True):
+        losses = b.history[:, "train_loss"]
+        assert a.history[:, "train_loss"] == pytest.approx(losses, rel=1e-4)
+
+
 def test_what_is_infinite_costs_nothing_where_it_is_not_penalised(iris, stacks):
     X, y = iris
     fits = [

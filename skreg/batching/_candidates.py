@@ -223,7 +223,8 @@ def _reason_against(net, fit_params) -> str | None:
     if not trained or any(w.dtype != net._torch_dtype for w in trained):
         return "its module has no trainable parameters, or some of another dtype"
     if loss_head(net.criterion_) is None:
-        return f"criterion {net.criterion_!r} is none of those that can be stacked"
+        name = type(net.criterion_).__name__
+        return f"criterion {name} cannot be stacked, or not with its options"
     if not hasattr(net, "input_shape_"):
         return "its data are not arrays in memory"
     if any(map(has_hooks, [*net.module_.modules(), *trained])):

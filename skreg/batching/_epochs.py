@@ -136,8 +136,8 @@ class _Numbers:
         """Take the means of the batches' losses; turn batches of nets into nets'."""
         sizes = np.array(self.train_sizes)
         self.averages = {
-            "train_loss": np.average(self.train_losses, axis=0, weights=sizes),
-            "train_penalty": np.average(self.penalties, axis=0, weights=sizes),
+            "train_loss": _average(self.train_losses, sizes),
+            "train_penalty": _average(self.penalties, sizes),
         }
         self.train_sizes = sizes.T.tolist()
         self.train_losses = self.train_losses.T.tolist()
@@ -146,7 +146,7 @@ class _Numbers:
             sizes = np.array(self.valid_sizes)
             # Where a smaller data set has no batch left, its loss is that of nothing.
             losses = np.where(sizes > 0, self.valid_losses, 0)
-            self.averages["valid_loss"] = np.average(losses, axis=0, weights=sizes)
+            self.averages["valid_loss"] = _average(losses, sizes)
             self.valid_sizes, self.valid_losses = sizes.T.tolist(), losses.T.tolist()
         self.averages = {name: mean.tolist() for name, mean in self.averages.items()}
 
@@ -184,6 +184,12 @@ class _Numbers:
         if self.valid_hits is not None:
             found["valid_hits"] = self.valid_hits[row]
         return found
+
+
+def _average(losses: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return the mean over batches, of each net; infinite for one that diverges."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.average(losses, axis=0, weights=sizes)
 
 
 def _begin(candidate) -> None:

@@ -53,6 +53,7 @@ class Stack:
         )
         self.streams = Streams(self.candidates, pool)
         self.head = make_head(self.candidates)
+        self._outputs_are_checked = False
         self.model = self._make_model(tensors[0])
         self.optimizer, self.groups = self._make_optimizer()
         self._optimizer_step = make_step(self.optimizer)
@@ -81,11 +82,19 @@ class Stack:
         samples = self.streams.next_batch()
         with torch.no_grad():
             outputs = self.outputs(samples, training=True)
+            self._check_outputs(outputs, samples)
             loss, gradient = self.head(outputs, samples.y, samples.scale)
             penalty = None if self.penalize is None else self.penalize()
             self.model.backward(gradient, accumulate=penalty is not None)
         self._optimizer_step()
         return loss if penalty is None else loss + penalty, penalty, samples.sizes
+
+    def _check_outputs(self, outputs: Tensor, samples: Samples) -> None:
+        """Raise what a net would whose module has too many outputs, or too few."""
+        if not self._outputs_are_checked:
+            y = samples.y if samples.shared else samples.y[0]
+            self.candidates[0].net._check_outputs(outputs[0], y)
+            self._outputs_are_checked = True
 
     def outputs(self, samples: Samples, training: bool = False) -> Tensor:
         """Return the outputs of all nets, of shape (B, n, n_outputs)."""
