@@ -135,7 +135,7 @@ def run(options: argparse.Namespace) -> int:
     mpl.use("Agg")
     from tqdm import tqdm
 
-    from skreg.studies.session import run_studies
+    from skreg.studies.common.session import run_studies
 
     # Samples of few images may have as many classes; that they are classes is known.
     warnings.filterwarnings("ignore", message="The number of unique classes is greater")
@@ -167,7 +167,7 @@ def run(options: argparse.Namespace) -> int:
 
 def print_outcome(outcome) -> None:
     """Print the table and the findings of a study."""
-    from skreg.studies.report import readable_table
+    from skreg.studies.common.report import readable_table
 
     study, result = outcome.study, outcome.result
     if outcome.kept:

@@ -31,6 +31,7 @@ MODULES = (
     "objective",
     "penalties",
     "robustness",
+    "selection",
     "transforms",
 )
 EXAMPLES = sorted((DOCS / "gallery").glob("plot_*.py"))

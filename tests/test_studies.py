@@ -12,11 +12,16 @@ from sklearn.utils import Bunch
 
 from skreg.datasets import load_digit_images
 from skreg.studies import l1_l2, load_study
-from skreg.studies.files import _checksum, load_result, save_result, write_atomically
-from skreg.studies.fitting import CURVES
-from skreg.studies.report import Report, readable_table
-from skreg.studies.sampling import choose_sizes, draw_sample
-from skreg.studies.session import run_studies
+from skreg.studies.common.files import (
+    _checksum,
+    load_result,
+    save_result,
+    write_atomically,
+)
+from skreg.studies.common.fitting import CURVES
+from skreg.studies.common.report import Report, readable_table
+from skreg.studies.common.sampling import choose_sizes, draw_sample
+from skreg.studies.common.session import run_studies
 
 
 @pytest.fixture(scope="module")
@@ -387,7 +392,7 @@ def quick(tmp_path, monkeypatch):
     """Run tiny studies, and resume what was left in the folder."""
     studies = {"tiny": Tiny, "other": Tiny, "interrupted": Interrupted}
     studies["fails"] = Fails
-    monkeypatch.setattr("skreg.studies.session.load_study", studies.get)
+    monkeypatch.setattr("skreg.studies.common.session.load_study", studies.get)
 
     def run(*names, data=None, **options):
         data = made_bunch(400, 2) if data is None else data

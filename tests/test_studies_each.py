@@ -19,18 +19,16 @@ from skreg.studies import (
     dropout_images,
     dropout_line,
     early_stopping,
-    fitting,
     lambda_tuning,
     learning_rate,
     load_study,
     memorization,
     overview,
-    tables,
     tuning_danger,
 )
-from skreg.studies.range_test import range_test, round_to_one_digit, suggest
-from skreg.studies.report import readable_table
-from skreg.studies.sampling import draw_sample
+from skreg.studies.common import fitting, tables
+from skreg.studies.common.report import readable_table
+from skreg.studies.common.sampling import draw_sample
 
 
 @pytest.fixture(scope="module")
@@ -320,28 +318,9 @@ def test_the_animation_is_a_gif_with_a_frame_for_each_picture():
 # -- the learning rate --------------------------------------------------------------
 
 
-def test_the_suggestion_is_a_tenth_of_where_the_loss_is_smallest():
-    rates = np.geomspace(1e-5, 1, 101)
-    losses = 2 + np.abs(np.log10(rates) + 1)  # smallest at 0.1
-    assert suggest(rates, losses) == pytest.approx(0.01)
-    assert suggest(rates, np.linspace(1, 2, 101)) is None
-    assert suggest(rates, 1 + 1e-3 * np.sin(rates)) is None
-    assert [round_to_one_digit(r) for r in (0.0123, 0.96, 4.4e-5)] == [0.01, 1.0, 4e-5]
-
-
-def test_a_range_test_raises_the_rate_from_step_to_step(digits):
-    net = fitting.image_net(
-        AnimalNet, digits, lr=1, epochs=1, device="cpu", momentum=0.9, batch_size=50
-    ).set_params(random_state=0)
-    X, y = draw_sample(digits, 200, 10, 0)[:2]
-    test = range_test(net, X, y, low=1e-4, high=10, n_steps=60)
-    assert not hasattr(net, "module_")
-    np.testing.assert_allclose(
-        test.rates, np.geomspace(1e-4, 10, 60)[: len(test.rates)]
-    )
-    assert len(test.losses) == len(test.rates) < 60  # it ended where the loss blew up
-    assert test.losses[0] == pytest.approx(np.log(10), rel=0.1)
-    assert 0.003 < test.suggestion < 0.1
+def test_a_rate_that_reads_well_has_one_digit():
+    rates = [learning_rate.round_to_one_digit(r) for r in (0.0123, 0.96, 4.4e-5)]
+    assert rates == [0.01, 1.0, 4e-5]
 
 
 def test_the_suggested_rate_is_better_than_one_far_below(digits):

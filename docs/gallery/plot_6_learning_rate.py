@@ -18,7 +18,7 @@ from skreg.callbacks import AccuracyTracker
 from skreg.datasets import load_digit_images
 from skreg.displays import LearningCurvesDisplay, NormDisplay
 from skreg.modules import AnimalNet
-from skreg.studies.range_test import range_test
+from skreg.selection import lr_range_test
 
 X, y = load_digit_images(return_X_y=True)
 X_train, X_val, y_train, y_val = train_test_split(
@@ -55,7 +55,7 @@ NormDisplay.from_estimator(nets)
 # %%
 # A range test (Smith, 2017) raises the learning rate from step to step and looks where
 # the loss is smallest; it suggests a tenth of that rate.
-test = range_test(make_net(1e-3), X_train, y_train)
+test = lr_range_test(make_net(1e-3), X_train, y_train)
 figure, ax = plt.subplots(layout="constrained")
 ax.plot(test.rates, test.losses)
 ax.axvline(test.suggestion, linestyle="--", color="black")

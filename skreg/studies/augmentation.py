@@ -6,14 +6,14 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from skreg.modules import AnimalNet
-from skreg.studies import figures
-from skreg.studies.fitting import Case, fit_all, image_net
-from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import counts, describe, optimizer_text
-from skreg.studies.tables import (
+from skreg.studies.common import figures
+from skreg.studies.common.fitting import Case, fit_all, image_net
+from skreg.studies.common.regularizers import OnBlack
+from skreg.studies.common.sampling import draw_sample
+from skreg.studies.common.settings import counts, describe, optimizer_text
+from skreg.studies.common.tables import (
     compare,
     curves_frame,
     divergences,
@@ -113,13 +113,6 @@ def make_augmentations(flips: float, shift: float, degrees: float) -> dict:
     """Return what is compared, by name; None changes nothing."""
     moves = OnBlack(RandomShift(shift), RandomRotation(degrees))
     return {NONE: None, "flips": RandomFlip(flips, flips), "shifts, rotations": moves}
-
-
-class OnBlack(nn.Sequential):
-    """Fill what moves into sight with black, which is -1 here, not with zeros."""
-
-    def forward(self, x):
-        return super().forward(x + 1) - 1
 
 
 def table(result: dict) -> pd.DataFrame:

@@ -6,11 +6,11 @@ from functools import partial
 import pandas as pd
 
 from skreg.modules import AnimalNetDropout, BigAnimalNet
-from skreg.studies import figures
-from skreg.studies.fitting import Case, fit_all, image_net
-from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import counts, describe, optimizer_text
-from skreg.studies.tables import (
+from skreg.studies.common import figures
+from skreg.studies.common.fitting import Case, fit_all, image_net
+from skreg.studies.common.sampling import draw_sample
+from skreg.studies.common.settings import counts, describe, optimizer_text
+from skreg.studies.common.tables import (
     chosen,
     compare,
     curves_frame,

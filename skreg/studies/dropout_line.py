@@ -14,10 +14,10 @@ from skreg.displays import LearningCurvesDisplay, PredictionEvolutionDisplay
 from skreg.estimators import RegularizedNetRegressor
 from skreg.estimators._parameters import resolve_device
 from skreg.modules import ToyNet, ToyNetDropout
-from skreg.studies import figures
-from skreg.studies.fitting import computing, curve, has_diverged
-from skreg.studies.settings import optimizer_text
-from skreg.studies.tables import (
+from skreg.studies.common import figures
+from skreg.studies.common.fitting import computing, curve, has_diverged
+from skreg.studies.common.settings import optimizer_text
+from skreg.studies.common.tables import (
     best,
     compare,
     curves_frame,

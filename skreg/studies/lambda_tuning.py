@@ -10,11 +10,11 @@ from sklearn.model_selection import GridSearchCV, validation_curve
 from skreg.displays import HeatMapDisplay
 from skreg.displays._common import mean_and_error
 from skreg.modules import AnimalNet
-from skreg.studies import figures
-from skreg.studies.fitting import computing, finite, folds, image_net, score
-from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import counts, describe, optimizer_text
-from skreg.studies.tables import describe_differences, judge, mean_table, percent
+from skreg.studies.common import figures
+from skreg.studies.common.fitting import computing, finite, folds, image_net, score
+from skreg.studies.common.sampling import draw_sample
+from skreg.studies.common.settings import counts, describe, optimizer_text
+from skreg.studies.common.tables import describe_differences, judge, mean_table, percent
 
 TITLE = "Tuning the penalty"
 QUESTION = (

@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from math import log10
 
 import numpy as np
 import pandas as pd
 
 from skreg.displays._common import light_grid, mean_and_error, new_axes
 from skreg.modules import AnimalNet
-from skreg.studies import figures
-from skreg.studies.fitting import Case, computing, fit_all, image_net
-from skreg.studies.range_test import range_test, round_to_one_digit
-from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import counts, describe, optimizer_text
-from skreg.studies.tables import (
+from skreg.selection import lr_range_test
+from skreg.studies.common import figures
+from skreg.studies.common.fitting import Case, computing, fit_all, image_net
+from skreg.studies.common.sampling import draw_sample
+from skreg.studies.common.settings import counts, describe, optimizer_text
+from skreg.studies.common.tables import (
     compare,
     curves_frame,
     divergences,
@@ -78,7 +79,7 @@ def run(
     with computing(seeds, epochs):
         for seed in seeds:
             X, y = sample(seed)[:2]
-            test = range_test(net(lr=rates[0], random_state=seed), X, y)
+            test = lr_range_test(net(lr=rates[0], random_state=seed), X, y)
             tests.append({"seed": seed} | test._asdict())
     suggested = _suggestion(tests)
     tried = {f"{rate:g}": rate for rate in rates}
@@ -184,3 +185,8 @@ def _plot_range_tests(result: dict):
     ax.set(xscale="log", xlabel="Learning rate", ylabel="Training loss, smoothed")
     light_grid(ax)
     return ax.figure
+
+
+def round_to_one_digit(rate: float) -> float:
+    """Return a rate that reads well: 0.0123 becomes 0.01."""
+    return round(rate, -int(np.floor(log10(rate))))

@@ -5,18 +5,18 @@ from functools import partial
 
 import pandas as pd
 
-from skreg.studies import figures
-from skreg.studies.fitting import fit_all
-from skreg.studies.regularisers import (
+from skreg.studies.common import figures
+from skreg.studies.common.fitting import fit_all
+from skreg.studies.common.regularizers import (
     DESCRIPTION,
     FACTOR,
     NONE,
     regularised_cases,
     without_early_stopping,
 )
-from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import counts, describe, optimizer_text
-from skreg.studies.tables import (
+from skreg.studies.common.sampling import draw_sample
+from skreg.studies.common.settings import counts, describe, optimizer_text
+from skreg.studies.common.tables import (
     compare,
     curves_frame,
     divergences,

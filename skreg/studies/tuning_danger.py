@@ -15,11 +15,16 @@ from sklearn.model_selection import (
 )
 
 from skreg.modules import MLP
-from skreg.studies import figures
-from skreg.studies.fitting import computing, folds, image_net
-from skreg.studies.sampling import draw_sample
-from skreg.studies.settings import counts, describe
-from skreg.studies.tables import chosen, describe_differences, mean_table, percent
+from skreg.studies.common import figures
+from skreg.studies.common.fitting import computing, folds, image_net
+from skreg.studies.common.sampling import draw_sample
+from skreg.studies.common.settings import counts, describe
+from skreg.studies.common.tables import (
+    chosen,
+    describe_differences,
+    mean_table,
+    percent,
+)
 
 TITLE = "The danger of tuning"
 QUESTION = (

@@ -1,6 +1,6 @@
 """The learning-rate range test: the loss while the learning rate grows."""
 
-from math import isfinite, log10
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ class RangeTest(NamedTuple):
     suggestion: float | None
 
 
-def range_test(net, X, y, *, low=1e-5, high=1.0, n_steps=100) -> RangeTest:
+def lr_range_test(net, X, y, *, low=1e-5, high=1.0, n_steps=100) -> RangeTest:
     """Train for a while with a learning rate that grows from step to step.
 
     Where it is too small the loss hardly moves, where it is right it falls, where it is
@@ -95,8 +95,3 @@ class _Recorder(Callback):
         over = self.losses[-1] > BLOWN_UP * min(self.losses)
         if over or len(self.losses) == len(self.rates):
             raise StopTraining
-
-
-def round_to_one_digit(rate: float) -> float:
-    """Return a rate that reads well: 0.0123 becomes 0.01."""
-    return round(rate, -int(np.floor(log10(rate))))

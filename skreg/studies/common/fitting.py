@@ -14,7 +14,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from skreg.callbacks import AccuracyTracker
 from skreg.estimators import RegularizedNetClassifier
-from skreg.studies.sampling import Sample, one_thread
+from skreg.studies.common.sampling import Sample, one_thread
 
 CURVES = ("train_acc", "valid_acc", "train_loss", "valid_loss", "param_norm")
 

@@ -3,11 +3,20 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from torch import nn
+
 from skreg.modules import MLP
-from skreg.studies.augmentation import OnBlack
-from skreg.studies.fitting import Case, image_net
-from skreg.studies.sampling import Sample
+from skreg.studies.common.fitting import Case, image_net
+from skreg.studies.common.sampling import Sample
 from skreg.transforms import RandomRotation
+
+
+class OnBlack(nn.Sequential):
+    """Fill what moves into sight with black, which is -1 here, not with zeros."""
+
+    def forward(self, x):
+        return super().forward(x + 1) - 1
+
 
 FACTOR, NONE = "regulariser", "none"
 # Strengths that are usual for images in [-1, 1] and a hundred of them; not tuned.

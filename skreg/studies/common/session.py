@@ -12,9 +12,9 @@ import numpy as np
 import skreg
 from skreg.estimators._parameters import resolve_device
 from skreg.studies import load_study
-from skreg.studies.files import load_result, save_result
-from skreg.studies.report import Report
-from skreg.studies.sampling import WORDS, choose_sizes
+from skreg.studies.common.files import load_result, save_result
+from skreg.studies.common.report import Report
+from skreg.studies.common.sampling import WORDS, choose_sizes
 
 # The parameters of a study that are sizes of samples.
 SIZES = {"n_train": "train", "n_valid": "valid", "n_test": "test"}

@@ -19,7 +19,7 @@ class Quantity:
 
     Examples
     --------
-    >>> from skreg.studies.tables import Quantity
+    >>> from skreg.studies.common.tables import Quantity
     >>> Quantity.of("final validation accuracy").text(0.1234)
     '12.3 %'
     """
@@ -58,7 +58,7 @@ def summarize(
     Parameters
     ----------
     runs : list of dict
-        As from `skreg.studies.fitting.fit_all`; in truth any with ``labels`` and
+        As from `skreg.studies.common.fitting.fit_all`; in truth any with ``labels`` and
         ``seed``.
     columns : mapping of str to callable
         Name of a column to what makes its value of a run.

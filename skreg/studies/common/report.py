@@ -12,8 +12,8 @@ import jinja2
 import pandas as pd
 
 import skreg
-from skreg.studies.files import write_atomically
-from skreg.studies.tables import Quantity
+from skreg.studies.common.files import write_atomically
+from skreg.studies.common.tables import Quantity
 
 LIBRARIES = ("torch", "skorch", "scikit-learn", "numpy")
 
@@ -72,7 +72,7 @@ class Report:
     def _write(self, section: Section) -> None:
         self._sections.append(section)
         environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("skreg.studies", ""),
+            loader=jinja2.PackageLoader("skreg.studies.common", ""),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,

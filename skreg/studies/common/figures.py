@@ -16,7 +16,7 @@ from skreg.displays._common import (
     new_axes,
     turn_if_long,
 )
-from skreg.studies.tables import by_factor, stack
+from skreg.studies.common.tables import by_factor, stack
 
 
 def bands(result: dict) -> str:

@@ -1,0 +1,1 @@
+"""What the studies share: samples, fits, tables, figures, files, the report."""
