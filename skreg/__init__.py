@@ -3,24 +3,42 @@
 import sys
 from importlib import import_module
 
-# Imported on first use: `python -m skreg --help` need not wait for torch.
-_HOME = {
+# Both are imported on first use: `python -m skreg --help` need not wait for torch.
+_CLASSES = {
     "RegularizedNetClassifier": "skreg.estimators",
     "RegularizedNetRegressor": "skreg.estimators",
 }
+_SUBMODULES = (
+    "attacks",
+    "backprop",
+    "batching",
+    "callbacks",
+    "datasets",
+    "displays",
+    "estimators",
+    "modules",
+    "objective",
+    "penalties",
+    "robustness",
+    "selection",
+    "studies",
+    "transforms",
+)
 
 __all__ = ["RegularizedNetClassifier", "RegularizedNetRegressor"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name):
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+    if name in _CLASSES:
+        return getattr(import_module(_CLASSES[name]), name)
+    if name in _SUBMODULES:
+        return import_module(f"skreg.{name}")
     raise AttributeError(f"module 'skreg' has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted([*globals(), *_HOME])
+    return sorted([*__all__, *_SUBMODULES, "__version__"])
 
 
 def _make_backend(**params):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import skreg
+
 LAYERS = [
     "datasets",
     "transforms",
@@ -113,3 +115,21 @@ def test_estimators_do_not_load_matplotlib():
     loaded = loaded_after("from skreg import RegularizedNetClassifier")
     assert "skorch" in loaded
     assert "matplotlib" not in loaded
+
+
+def test_submodules_are_there_on_first_use():
+    loaded = loaded_after("import skreg\nskreg.displays.HeatMapDisplay")
+    assert "skreg.displays" in loaded
+    assert "torch" not in loaded
+
+
+def test_dir_shows_what_is_public_and_nothing_else():
+    layers = {layer_of(path) for path in FILES}
+    public = {layer for layer in layers if not layer.startswith("_")}
+    assert set(dir(skreg)) == public | {*skreg.__all__, "__version__"}
+    assert all(getattr(skreg, name) is not None for name in dir(skreg))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'display'"):
+        _ = skreg.display
