@@ -2,6 +2,10 @@
 
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what static tools read; at run time, see __getattr__
+    from skreg.estimators import RegularizedNetClassifier, RegularizedNetRegressor
 
 # Both are imported on first use: `python -m skreg --help` need not wait for torch.
 _CLASSES = {
@@ -29,7 +33,7 @@ __all__ = ["RegularizedNetClassifier", "RegularizedNetRegressor"]
 __version__ = "0.1.0"
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in _CLASSES:
         return getattr(import_module(_CLASSES[name]), name)
     if name in _SUBMODULES:
@@ -37,7 +41,7 @@ def __getattr__(name):
     raise AttributeError(f"module 'skreg' has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted([*__all__, *_SUBMODULES, "__version__"])
 
 
