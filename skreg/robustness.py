@@ -39,6 +39,7 @@ from skreg.estimators._base import RegularizedNet
 from skreg.estimators._data import is_array_like
 from skreg.estimators._parameters import RULES
 from skreg.estimators._randomness import draw_seed
+from skreg.estimators._sparse import is_sparse
 
 __all__ = ["fgsm", "make_robust_scorer", "pgd", "robust_accuracy"]
 
@@ -417,6 +418,11 @@ def _net_and_inputs(estimator, X) -> tuple[RegularizedNet, np.ndarray]:
         raise TypeError(
             f"X={type(X).__name__} must be an array: an attack changes its numbers. Of "
             "a Dataset pass its inputs as one array."
+        )
+    if is_sparse(X):
+        raise TypeError(
+            f"X={type(X).__name__} is sparse, but an attack changes its zeros as well: "
+            "pass a part of it as X.toarray()."
         )
     return estimator, estimator._validate_X(X)
 

@@ -169,10 +169,10 @@ def test_tags_are_true(iris, net):
         "two_d_array": (net(max_epochs=1), X),
         "three_d_array": (net(max_epochs=1), X.reshape(150, 2, 2)),
         "dict": (net(ByName(n_outputs), max_epochs=1), {"inputs": X}),
+        "sparse": (net(max_epochs=1), csr_array(X)),
     }
     refused = {
         "one_d_array": X[:, 0],
-        "sparse": csr_array(X),
         "string": np.full((150, 2), "a"),
         "allow_nan": np.where(X > 0, np.nan, X),
     }

@@ -19,7 +19,12 @@ from skreg.batching._trial import reason_against_vmap
 from skreg.batching._vmap import FEATURE_NDIM, named_tensors
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._components import dropout_layers, is_dropout
-from skreg.estimators._data import ArrayDataset, InMemoryBatches
+from skreg.estimators._data import (
+    ArrayDataset,
+    GatheredBatches,
+    InMemoryBatches,
+    is_sparse_dataset,
+)
 from skreg.estimators._epochs import (
     BATCH_METHODS,
     COMPUTATION_METHODS,
@@ -152,9 +157,8 @@ def examine(job: Job, reasons: dict) -> Candidate | str:
     train, valid = net.get_split_datasets(job.X, job.y)
     batches = net.get_iterator(train, training=True)
     valid_batches = batches if valid is None else net.get_iterator(valid)
-    for loader in (batches, valid_batches):
-        if type(loader) is not InMemoryBatches:
-            return "its data are not arrays in memory, in batches of the default kind"
+    if not all(map(_is_in_memory, (batches, valid_batches))):
+        return "its data are not arrays in memory, in batches of the default kind"
     if valid is not None and (valid_batches.shuffle or valid_batches.drop_last):
         return "its validation data are shuffled, or not all of them used"
     layers = fully_connected_layers(net.module_, net.input_shape_)
@@ -169,7 +173,7 @@ def examine(job: Job, reasons: dict) -> Candidate | str:
         sizes = _batch_sizes(batches)
         key = *module, sizes
         if key not in reasons:
-            inputs = [train.tensors(net.device_)[0][:n] for n in sizes]
+            inputs = [train.part(slice(n), net.device_)[0] for n in sizes]
             if inputs[0].is_floating_point():
                 inputs = [X.to(net._torch_dtype) for X in inputs]
             reasons[key] = reason_against_vmap(net.module_, inputs)
@@ -184,6 +188,13 @@ def examine(job: Job, reasons: dict) -> Candidate | str:
         shape,
         last_epoch,
     )
+
+
+def _is_in_memory(batches) -> bool:
+    """Tell whether a stack can take batches: of an array, or of a sparse matrix."""
+    if type(batches) is GatheredBatches:
+        return is_sparse_dataset(batches.dataset)
+    return type(batches) is InMemoryBatches
 
 
 def _batch_sizes(batches: InMemoryBatches) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from skreg.batching._candidates import Candidate
 from skreg.batching._memory import memory
 from skreg.batching._vmap import stack_of_copies
+from skreg.estimators._data import is_sparse_dataset
 from skreg.estimators._randomness import seeded
 
 __all__ = ["stack_size"]
@@ -42,8 +43,9 @@ def stack_size(candidates: Sequence[Candidate]) -> int | str:
     if size < MIN_STACK:
         return f"fewer than {MIN_STACK} nets are of this shape"
     if first.layers is None and first.net.device_.type == "cpu":
-        X, _, _ = first.train.tensors(first.net.device_)
-        batch = X[: first.batches.batch_size].to(first.net._torch_dtype)
+        rows = slice(first.batches.batch_size)
+        batch = first.train.part(rows, first.net.device_)[0]
+        batch = batch.to(first.net._torch_dtype)
         with seeded(0, batch.device):
             if not wins_race(first.module, batch, min(size, N_RACED)):
                 return "copies of its module lost a race against single runs"
@@ -53,14 +55,16 @@ def stack_size(candidates: Sequence[Candidate]) -> int | str:
 def _activation_bytes(candidate: Candidate) -> int:
     """Return the bytes that a batch takes on its way through a net, and back."""
     n_samples = min(candidate.batches.batch_size, len(candidate.train))
-    X, _, _ = candidate.train.tensors(candidate.net.device_)
+    X, _ = candidate.train.part(slice(2), candidate.net.device_)
     if candidate.layers is None:
-        sample = X[:2].to(candidate.net._torch_dtype)
+        sample = X.to(candidate.net._torch_dtype)
         with seeded(0, sample.device):
             per_sample = _saved_bytes(candidate.module, sample) / len(sample)
     else:
         linear = [la for la in candidate.layers if isinstance(la, nn.Linear)]
         per_sample = X.itemsize * sum(layer.out_features for layer in linear)
+    if is_sparse_dataset(candidate.train):  # a batch becomes dense, and part of a stack
+        per_sample += X[0].nbytes
     return int(3 * n_samples * per_sample)
 
 

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from skreg.estimators._sparse import is_sparse
+
 __all__ = ["memory", "size_of"]
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")  # what a container may use
@@ -23,4 +25,6 @@ def size_of(X) -> int:
         return sum(map(size_of, X.values()))
     if isinstance(X, (list, tuple)):
         return sum(size_of(x) for x in X)
+    if is_sparse(X):
+        return sum(part.nbytes for part in (X.data, X.indices, X.indptr))
     return getattr(X, "nbytes", 0)

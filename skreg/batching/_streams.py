@@ -21,6 +21,7 @@ from skreg.batching._candidates import Candidate
 from skreg.batching._vmap import make_noise, noise_shape
 from skreg.estimators._data import ArrayDataset
 from skreg.estimators._randomness import borrowed, epoch_seed, make_generator
+from skreg.estimators._sparse import is_sparse, sparse_parts
 
 __all__ = ["DataPool", "Evaluation", "Samples", "Stream", "Streams"]
 
@@ -39,13 +40,14 @@ class DataPool:
         """Return the first data set seen that holds the same numbers."""
         if id(dataset) in self._unique:
             return self._unique[id(dataset)][1]
-        arrays = dataset.X, dataset.y, dataset.weight
+        arrays = _arrays(dataset)
         key = tuple(
             None if a is None else (a.shape, a.dtype, a[:1].tobytes(), a[-1:].tobytes())
             for a in arrays
         )
+        key = dataset.X.shape, key
         for other in self._known.setdefault(key, []):
-            if all(map(_equal, arrays, (other.X, other.y, other.weight))):
+            if all(map(_equal, arrays, _arrays(other))):
                 break
         else:
             other = dataset
@@ -64,6 +66,11 @@ class DataPool:
             return key
         # Dropout draws from the generator that augmentation draws from.
         return (*key, pickle.dumps(candidate.augment), *candidate.dropout.values())
+
+
+def _arrays(dataset: ArrayDataset) -> tuple[np.ndarray | None, ...]:
+    X = sparse_parts(dataset.X) if is_sparse(dataset.X) else (dataset.X,)
+    return *X, dataset.y, dataset.weight
 
 
 def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
@@ -247,8 +254,7 @@ class Evaluation:
             yield self._gather([self._batch(d, part) for d in self.datasets])
 
     def _batch(self, dataset, part):
-        X, y, _ = dataset.tensors(self.net.device_)
-        X, y = X[part], y[part]
+        X, y = dataset.part(part, self.net.device_)
         X = X.to(self.net._torch_dtype) if X.is_floating_point() else X
         return X, y, 1 / max(1, len(X))
 

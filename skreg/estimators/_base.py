@@ -268,7 +268,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
             Numbers; images as (n_samples, channels, height, width). A DataFrame, a
-            tensor, or a map-style torch Dataset of pairs (x, y) will do as well.
+            tensor, a sparse matrix, or a map-style torch Dataset of pairs (x, y) will
+            do as well.
         y : array-like of shape (n_samples,), default=None
             Targets; None if `X` is a Dataset that holds them.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -649,7 +650,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             self.module_, X.shape[1:]
         ):
             return inf
-        return 2 * len(X) * sum(w.numel() for w in self.module_.parameters())
+        return 2 * X.shape[0] * sum(w.numel() for w in self.module_.parameters())
 
     def _finite(self, outputs: np.ndarray) -> np.ndarray:
         if not np.isfinite(outputs).all():

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
 from skorch.dataset import Dataset
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
+
+from skreg.estimators._sparse import dense_rows, from_torch, is_sparse
 
 GATHERED_BYTES = 2**19
 COPIED_BYTES = 2**26  # of larger arrays, on a CPU, parts are not copied
@@ -29,7 +30,7 @@ class ArrayDataset(Dataset):
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, ...)
+    X : ndarray of shape (n_samples, ...), csr_matrix or Rows
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs), or None
 
     Attributes
@@ -51,6 +52,19 @@ class ArrayDataset(Dataset):
                 None if array is None else as_tensor(array).to(device)
                 for array in (self.X, y, self.weight)
             )
+        return self._tensors[device]
+
+    def part(self, rows: slice, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return X and y of some rows on `device`; of a sparse X, these as dense."""
+        if is_sparse(self.X):
+            X = as_tensor(dense_rows(self.X, rows)).to(device)
+            return X, self._targets_on(device)[rows]
+        X, y, _ = self.tensors(device)
+        return X[rows], y[rows]
+
+    def _targets_on(self, device: torch.device) -> Tensor:
+        if device not in self._tensors:
+            self._tensors[device] = as_tensor(self.y).to(device)
         return self._tensors[device]
 
     def __getstate__(self):
@@ -168,24 +182,29 @@ class InMemoryBatches:
 class GatheredBatches(InMemoryBatches):
     """The same batches of data of which memory holds one batch at a time.
 
-    X may be an array in a file, or `Rows`; parameters are as for `InMemoryBatches`.
+    X may be an array in a file, a sparse matrix, or `Rows`; parameters are as for
+    `InMemoryBatches`.
     """
 
     def in_order(self, order: Tensor | None) -> Iterator[Batch]:
         """As `InMemoryBatches.in_order`."""
         for start in range(0, self.n_used, self.batch_size):
             pick = slice(start, min(start + self.batch_size, self.n_used))
-            pick = pick if order is None else order[pick].numpy()
-            parts = [
-                None if array is None else self._take(array, pick)
-                for array in (self.dataset.X, self._targets, self.dataset.weight)
-            ]
-            parts[0] = _floating(parts[0])
-            yield Batch(
-                *(None if p is None else _on_device(p, self.device) for p in parts)
-            )
+            yield self._gather(pick if order is None else order[pick].numpy())
+
+    def _gather(self, pick) -> Batch:
+        parts = [
+            None if array is None else self._take(array, pick)
+            for array in (self.dataset.X, self._targets, self.dataset.weight)
+        ]
+        parts[0] = _floating(parts[0])
+        return Batch(
+            *(None if p is None else _on_device(p, self.device) for p in parts)
+        )
 
     def _take(self, array, pick) -> np.ndarray:
+        if is_sparse(array):
+            return dense_rows(array, pick)
         part = array[pick]
         return np.array(part) if self.writable and isinstance(pick, slice) else part
 
@@ -267,8 +286,8 @@ class TargetTransform(torch.utils.data.Dataset):
 
 def is_array_like(X) -> bool:
     """Tell arrays, frames, lists and tensors from Datasets and dicts of inputs."""
-    # One kind of sparse matrix is a dict too; it is refused with the other kinds.
-    return issparse(X) or not isinstance(X, torch.utils.data.Dataset | Mapping)
+    # One kind of sparse matrix is a dict too.
+    return is_sparse(X) or not isinstance(X, torch.utils.data.Dataset | Mapping)
 
 
 def with_weight(dataset, weight: np.ndarray | None):
@@ -337,13 +356,15 @@ def take_rows(X, indices, device: torch.device | None = None):
 
     Parameters
     ----------
-    X : ndarray or Rows of shape (n, ...)
+    X : ndarray, csr_matrix or Rows of shape (n, ...)
     indices : ndarray of int
     device : torch.device, default=None
         To another device than a CPU, the rows of what is in memory are moved at once.
     """
     if isinstance(X, Rows):
         return Rows(X.array, X.indices[indices])
+    if is_sparse(X):
+        return X[indices]
     on_cpu = device is None or device.type == "cpu"
     if is_mapped(X) or (on_cpu and X.nbytes > COPIED_BYTES):
         return Rows(X, indices)
@@ -371,8 +392,13 @@ def is_in_memory(dataset) -> bool:
 def is_gathered(dataset) -> bool:
     """Tell whether a dataset is one for `GatheredBatches`."""
     return isinstance(dataset, ArrayDataset) and (
-        isinstance(dataset.X, Rows) or is_mapped(dataset.X)
+        isinstance(dataset.X, Rows) or is_sparse(dataset.X) or is_mapped(dataset.X)
     )
+
+
+def is_sparse_dataset(dataset) -> bool:
+    """Tell whether X of a dataset is a sparse matrix in memory."""
+    return isinstance(dataset, ArrayDataset) and is_sparse(dataset.X)
 
 
 def arrays_of(dataset) -> tuple | None:
@@ -386,10 +412,15 @@ def arrays_of(dataset) -> tuple | None:
 
 
 def to_numpy(X):
-    """Bring a tensor to an ndarray; leave everything else as it is."""
+    """Bring a tensor to an ndarray; leave everything else as it is.
+
+    A sparse one becomes a sparse matrix.
+    """
     if not isinstance(X, Tensor):
         return X
     X = X.detach().cpu()
+    if X.layout != torch.strided:
+        return from_torch(X)
     return (X.float() if X.dtype == torch.bfloat16 else X).numpy()  # NumPy has none
 
 

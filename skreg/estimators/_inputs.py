@@ -7,7 +7,6 @@ from operator import index
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
 from sklearn.model_selection import GroupShuffleSplit
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import (
@@ -42,6 +41,7 @@ from skreg.estimators._data import (
     with_weight,
 )
 from skreg.estimators._randomness import seeded
+from skreg.estimators._sparse import as_rows, is_sparse
 
 PREDICTED_BATCHES = 4  # of training, in one of predictions
 PREDICTED_BYTES = 2**23  # the widest layer's outputs in a batch of predictions
@@ -60,6 +60,7 @@ class DataInput:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         tags.input_tags.dict = True
+        tags.input_tags.sparse = True
         return tags
 
     def _prepare(
@@ -121,7 +122,7 @@ class DataInput:
             self.n_features_in_ = X.shape[1]
             vars(self).pop("feature_names_in_", None)
             return X, y
-        return validate_data(
+        X, y = validate_data(
             self,
             X,
             y,
@@ -131,13 +132,14 @@ class DataInput:
             ),
             **self._target_checks,
         )
+        return as_rows(X) if is_sparse(X) else X, y
 
     @staticmethod
     def _conversion(X, dtype) -> dict:
         """Return what to make of X: nothing of a file, whose batches are converted."""
         if is_mapped(X) and X.dtype.kind in "uibf" and X.itemsize <= 8:
             return {"dtype": None, "order": None}
-        return {"dtype": dtype, "order": "C"}
+        return {"dtype": dtype, "order": "C", "accept_sparse": "csr"}
 
     def _targets_of_dataset(self, dataset, y):
         name = type(dataset).__name__
@@ -202,13 +204,15 @@ class DataInput:
             and not hasattr(self, "feature_names_in_")
         ):
             return X
+        X = to_numpy(X)
         X = validate_data(
             self,
-            to_numpy(X),
+            X,
             reset=False,
             allow_nd=True,
             **self._conversion(X, self._dtype_name),
         )
+        X = as_rows(X) if is_sparse(X) else X
         expected = getattr(self, "input_shape_", X.shape[1:])
         if X.shape[1:] != expected:
             raise ValueError(
@@ -421,6 +425,6 @@ def _is_per_sample(value, n_samples: int) -> bool:
 
 
 def _take(X, indices):
-    if isinstance(X, Mapping) and not issparse(X):
+    if isinstance(X, Mapping) and not is_sparse(X):
         return {key: value[indices] for key, value in X.items()}
     return take_rows(X, indices) if is_array_like(X) else Subset(X, indices)
