@@ -286,7 +286,7 @@ def test_bad_matrices_are_refused():
         small().fit(bad, y)
     with pytest.raises(ValueError, match="NaN"):
         net.predict(bad)
-    with pytest.raises(ValueError, match="11 features, but Reg.* expecting 12"):
+    with pytest.raises(ValueError, match=r"11 features, but Reg.* expecting 12"):
         net.predict(sp.csr_array(X[:, 1:]))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         small().fit(sp.csr_array(X), y[1:])
@@ -295,6 +295,6 @@ def test_bad_matrices_are_refused():
 def test_attacks_on_a_fitted_net_want_an_array():
     X, y = made_data()
     net = small().fit(sp.csr_array(X), y)
-    with pytest.raises(TypeError, match="pass a part of it as X.toarray"):
+    with pytest.raises(TypeError, match=r"pass a part of it as X\.toarray"):
         robust_accuracy(net, sp.csr_array(X), y, eps=0.1)
     assert robust_accuracy(net, X, y, eps=0.0) == net.score(sp.csr_array(X), y)
