@@ -151,7 +151,7 @@ def test_early_stopping_holds_out_a_stratified_part(data):
     assert len(seen["train"]) == 160
     assert len(seen["valid"]) == 40
     overall = np.unique(y, return_counts=True)[1] / len(y)
-    held_out = np.bincount(seen["valid"].y) / 40
+    held_out = np.unique(seen["valid"].y, return_counts=True)[1] / 40
     np.testing.assert_allclose(held_out, overall, atol=1 / 40)
 
 

@@ -36,6 +36,7 @@ from skreg.estimators._epochs import (
 from skreg.estimators._inputs import DataInput
 from skreg.estimators._parameters import RULES, check_parameters
 from skreg.estimators._randomness import epoch_seed, make_generator, seeded
+from skreg.estimators._targets import Message, Targets
 from skreg.estimators._tasks import CallbackSupportMixin, FitTasks, with_callbacks
 from skreg.estimators._threads import threads_for
 from skreg.estimators._training import train
@@ -48,6 +49,7 @@ from skreg.transforms import as_augmentation, is_sample_augmentation
 class _Session:
     """What exists only while a fit runs."""
 
+    targets: Targets
     sample_weight: np.ndarray | None
     validation: torch.utils.data.Dataset | None
     tasks: FitTasks | None
@@ -333,18 +335,22 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         resume = resume and not stale & {"module", "hidden_layer_sizes"}
         original = X, y
         learned = resume and hasattr(self, self._learned)  # else it is initialised only
-        X, y, weight, fit_params = self._prepare(
+        prepared = self._prepare(
             X, y, sample_weight, fit_params, reset=not learned, classes=classes
         )
+        fit_params = prepared.fit_params
         if self.amp is not None and self._torch_dtype != torch.float32:
             raise ValueError(
                 f"amp={self.amp!r} needs weights and data of float32, but these are "
                 f"{self._dtype_name}; set dtype='float32', or amp=None."
             )
-        validation = self._prepare_validation(X_val, y_val)
+        targets = Targets(self._make_decoder, self._is_encoded)
+        targets.add(prepared)
+        validation = self._prepare_validation(X_val, y_val, targets)
         watched = getattr(self, "_skl_callbacks", None)
         tasks = FitTasks(self, *original) if watched else None
-        self._session = _Session(weight, validation, tasks, fit_params.pop("groups"))
+        groups = fit_params.pop("groups")
+        self._session = _Session(targets, prepared.weight, validation, tasks, groups)
         try:
             if resume:
                 self._renew(stale)
@@ -353,7 +359,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             vars(self).pop("_stale", None)
             self._follow_amp(resume)
             with self._plain_device():
-                self._run_training(X, y, fit_params)
+                self._run_training(prepared)
         finally:
             if self._session.hand:
                 self._session.hand.release()
@@ -377,13 +383,15 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     def _scaler(self):
         return None if self._amp is None else self._amp.scaler
 
-    def _run_training(self, X, y, fit_params):
+    def _run_training(self, prepared):
+        X, y, fit_params = prepared.X, prepared.y, prepared.fit_params
+        own = {"X": prepared.own_X, "y": prepared.own_y}
         self._session.penalized = self._penalized_parameters()
         self._session.augment = self._make_augmentation()
         self._session.fit_params = fit_params
         if self.adversarial_eps > 0:
             self._session.bounds = input_range(self, X)
-        self.notify("on_train_begin", X=X, y=y)
+        self.notify("on_train_begin", **own)
         self._session.lean = is_lean(self, RegularizedNet)
         self._session.closed = is_closed(self, RegularizedNet)
         try:
@@ -392,9 +400,9 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             pass
         except KeyboardInterrupt:
             # Leave a net that can be used, and let the caller know.
-            self.notify("on_train_end", X=X, y=y)
+            self.notify("on_train_end", **own)
             raise
-        self.notify("on_train_end", X=X, y=y)
+        self.notify("on_train_end", **own)
 
     def _make_augmentation(self):
         augment, kwargs = self.augment, self.get_params_for("augment")
@@ -406,13 +414,15 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         return augment
 
     def notify(self, method_name, **cb_kwargs):
-        getattr(self, method_name)(self, **cb_kwargs)
-        stop, tasks = None, self._session.tasks if self._session else None
+        session = self._session
+        message = Message(session and session.targets, method_name, cb_kwargs)
+        getattr(self, method_name)(self, **message.to(self))
+        stop, tasks = None, session and session.tasks
         if tasks and method_name == "on_epoch_begin":
             tasks.begin_epoch(self)
         for _, callback in self.callbacks_:
             try:
-                getattr(callback, method_name)(self, **cb_kwargs)
+                getattr(callback, method_name)(self, **message.to(callback))
             except StopTraining as request:
                 stop = request
             except KeyboardInterrupt as request:

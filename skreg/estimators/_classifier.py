@@ -20,7 +20,9 @@ from skreg.callbacks import AccuracyTracker
 from skreg.estimators import _docs
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._parameters import RULES, Rule
+from skreg.estimators._targets import Labels
 
+_ENCODED = {"own": "labels", "encoded": "class indices from 0 on"}
 LABELS = "biuUS"  # kinds of dtypes: bool, integer, string
 
 
@@ -42,7 +44,7 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         Called as in PyTorch, with what the module returns: ``nn.NLLLoss`` only with
         modules that end in ``log_softmax``. (In skorch it is for modules that return
         probabilities.)
-    {_docs.SHARED.format(monitored="accuracy", encoded="class indices from 0 on")}
+    {_docs.SHARED.format(monitored="accuracy", **_ENCODED)}
     class_weight : "balanced" or dict, default=None
         Weights of the classes, by label; they multiply the weights of the samples.
         "balanced" gives all classes the same total weight.
@@ -110,8 +112,7 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
                 f"This {type(self).__name__} is not fitted, so that its classes are "
                 "not known: call fit, or set the parameter classes and initialize."
             )
-        # While fit runs, callbacks compare predictions with encoded targets.
-        return np.arange(len(labels)) if self._session else labels
+        return labels
 
     @property
     def _n_outputs(self):
@@ -157,6 +158,13 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
                 "must show all of them."
             )
         return encoded
+
+    def _make_decoder(self, pairs):
+        return Labels(self.classes_inferred_)
+
+    def _is_encoded(self, y) -> bool:
+        """Tell whether a tensor of targets holds class indices."""
+        return y.ndim == 1 and not (y.is_floating_point() or y.dtype == torch.bool)
 
     def _check_partial_fit(self):
         if _is_balanced(self.class_weight):

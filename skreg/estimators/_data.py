@@ -24,6 +24,9 @@ class Batch(tuple):
         batch.weight = weight
         return batch
 
+    def __getnewargs__(self):  # a callback may keep a batch, and be pickled
+        return *self, self.weight
+
 
 class ArrayDataset(Dataset):
     """X and y in memory: arrays for skorch and its callbacks, tensors for training.

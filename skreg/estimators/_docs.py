@@ -63,7 +63,9 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
         As in skorch, e.g. ``ValidSplit(5)``; None trains on all data.
     callbacks : list of skorch callbacks, default=None
         Added to those that write the history, keep an eye on divergence and print.
-        While ``fit`` runs, callbacks see encoded targets: {encoded}.
+        In all that ``fit`` calls, targets and predictions are those of the user:
+        callbacks, scorers and `train_split` see the {own} of `y`. Only batches, and
+        with them ``get_loss``, hold what the module trains on: {encoded}.
     random_state : int, RandomState instance or None, default=None
         Decides initial weights, shuffling, dropout, augmentation and the validation
         split; an integer gives the weights of ``torch.manual_seed(random_state)`` and

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from numbers import Real
 from operator import index
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,16 +43,29 @@ from skreg.estimators._data import (
 )
 from skreg.estimators._randomness import seeded
 from skreg.estimators._sparse import as_rows, is_sparse
+from skreg.estimators._targets import Targets, without_decoding
 
 PREDICTED_BATCHES = 4  # of training, in one of predictions
 PREDICTED_BYTES = 2**23  # the widest layer's outputs in a batch of predictions
+
+
+class Prepared(NamedTuple):
+    """Data that are ready for training, and what they are to the user."""
+
+    X: Any
+    y: np.ndarray  # encoded
+    weight: np.ndarray | None  # of mean 1
+    fit_params: dict
+    own_X: Any
+    own_y: np.ndarray
 
 
 class DataInput:
     """Mixin: validates X, has y encoded, splits off validation data, makes batches.
 
     The net it is mixed into says what its targets are like: ``_check_targets``,
-    ``_learn_targets``, ``_encode_targets``, ``_target_checks``, ``_stratified``.
+    ``_learn_targets``, ``_encode_targets``, ``_make_decoder``, ``_is_encoded``,
+    ``_target_checks``, ``_stratified``.
     """
 
     _torch_dtype = torch.float32
@@ -65,8 +79,8 @@ class DataInput:
 
     def _prepare(
         self, X, y, sample_weight=None, fit_params=None, *, reset, classes=None
-    ):
-        """Return validated X, encoded y, weights of mean 1 or None, and `fit_params`.
+    ) -> Prepared:
+        """Return validated X and encoded y, with weights and `fit_params`.
 
         With `reset`, learn what the data are like. A sample of weight zero is as if it
         were not there, but that its class is known; equal weights are as none.
@@ -105,11 +119,11 @@ class DataInput:
             present = np.flatnonzero(weight)
             fit_params = _take_params(fit_params, len(y), present)
             X, y, weight = _take(X, present), y[present], weight[present]
-        encoded = self._encode_targets(y)
+        encoded, own_X = self._encode_targets(y), X
         if not isinstance(X, Mapping) and not is_array_like(X):
             X = self._with_encoded_targets(X, encoded, y)
         weight = _normalized(self._class_weighted(weight, encoded))
-        return X, encoded, weight, fit_params
+        return Prepared(X, encoded, weight, fit_params, own_X, y)
 
     def _validate_arrays(self, X, y, reset):
         if not reset:
@@ -180,14 +194,16 @@ class DataInput:
         """Return the weights of samples, multiplied by those of their classes."""
         return weight
 
-    def _prepare_validation(self, X_val, y_val):
+    def _prepare_validation(self, X_val, y_val, targets: Targets):
+        """Return validation data as a dataset, or None; let `targets` know of them."""
         _refuse_loader("X_val", X_val)
         if X_val is None and y_val is None:
             return None
         if X_val is None or (y_val is None and is_array_like(X_val)):
             raise ValueError("X_val and y_val belong together: pass both or neither.")
-        X_val, y_val, *_ = self._prepare(X_val, y_val, reset=False)
-        return self.get_dataset(X_val, y_val)
+        prepared = self._prepare(X_val, y_val, reset=False)
+        targets.add(prepared)
+        return self.get_dataset(prepared.X, prepared.y)
 
     @property
     def _dtype_name(self) -> str:
@@ -239,9 +255,14 @@ class DataInput:
             split = self._held_out(groups)
         if split is None:
             return dataset, None
+        shown = session is not None and self.train_split is not None
         with seeded(self._seed, torch.device("cpu")):
             try:
-                train, valid = split(dataset, y, **fit_params)
+                if shown:
+                    targets = session.targets
+                    parts = split(targets.shown(dataset), targets.own(y), **fit_params)
+                else:
+                    parts = split(dataset, y, **fit_params)
             except ValueError as error:
                 if self.train_split is not None:
                     raise
@@ -250,16 +271,32 @@ class DataInput:
                     f"{self.validation_fraction} of {len(dataset)} samples ({error}). "
                     "Pass X_val and y_val to fit, or more samples."
                 ) from error
-        if valid is not None and not hasattr(
-            valid, "indices"
-        ):  # no Subset of `dataset`
-            valid = self._prepare_validation(valid, None)
+        train, valid = self._encoded_parts(*parts) if shown else parts
         train = materialized(train, self.device_)
         valid = materialized(valid, self.device_)
         weight = weight_of(train)
         if session and weight is not None:
             session.mean_weight = weight.mean()
         return train, valid
+
+    def _encoded_parts(self, train, valid):
+        """Return what `train_split` has made, with the targets that are trained on."""
+        targets = self._session.targets
+        encoded = targets.encoded(train)
+        if encoded is None:  # data of its own
+            if self._session.sample_weight is not None:
+                raise ValueError(
+                    f"train_split={self.train_split!r} returned training data of its "
+                    "own, whose weights are not known; let it return a Subset of the "
+                    "dataset it is given, or pass no sample_weight and class_weight."
+                )
+            encoded = self._prepare_validation(train, None, targets)
+        if valid is None:
+            return encoded, None
+        valid_encoded = targets.encoded(valid)
+        if valid_encoded is None:
+            valid_encoded = self._prepare_validation(valid, None, targets)
+        return encoded, valid_encoded
 
     def _held_out(self, groups) -> ValidSplit:
         """Return the split of early stopping, which keeps groups together."""
@@ -299,8 +336,16 @@ class DataInput:
             widths.append(prod(dataset.X.shape[1:]))
         return max(size, PREDICTED_BYTES // (max(widths) * self._torch_dtype.itemsize))
 
+    def _as_trained_on(self, dataset):
+        encoded = self._session.targets.encoded(dataset) if self._session else None
+        return without_decoding(dataset) if encoded is None else encoded
+
     def get_iterator(self, dataset, training=False):
-        """Return an iterable over batches (X, y), without a DataLoader if it can."""
+        """Return an iterable over batches (X, y), without a DataLoader if it can.
+
+        Batches hold encoded targets, also those of a dataset that callbacks see.
+        """
+        dataset = self._as_trained_on(dataset)
         prefix = "iterator_train" if training else "iterator_valid"
         iterator, kwargs = getattr(self, prefix), self.get_params_for(prefix)
         in_memory, layers = is_in_memory(dataset), None

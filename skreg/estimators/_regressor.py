@@ -8,6 +8,9 @@ from torch import nn
 from skreg.estimators import _docs
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._parameters import RULES, Rule
+from skreg.estimators._targets import ExactInverse
+
+_ENCODED = {"own": "values, in the unit", "encoded": "standardised values"}
 
 
 class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
@@ -26,7 +29,7 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         It returns numbers of shape (n_samples, n_outputs).
     criterion : loss class or instance, default=nn.MSELoss
         Called with outputs and targets, both of shape (n_samples, n_outputs).
-    {_docs.SHARED.format(monitored="loss", encoded="standardised ones")}
+    {_docs.SHARED.format(monitored="loss", **_ENCODED)}
     scale_target : bool, default=True
         Train on targets standardised to mean 0 and deviation 1, by the training data,
         so that learning rate and penalties mean the same whatever unit y is in.
@@ -130,6 +133,13 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
             )
         return encoded
 
+    def _make_decoder(self, pairs):
+        return ExactInverse(pairs, self.target_mean_, self.target_scale_)
+
+    def _is_encoded(self, y) -> bool:
+        """Tell whether a tensor of targets is one of numbers as they are trained on."""
+        return y.ndim == 2 and y.shape[1] == self._n_outputs
+
     def _sample_losses(self, outputs, y_true):
         """Return what attacks maximise."""
         return (outputs - y_true).square().sum(dim=1)
@@ -163,11 +173,10 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         """
         outputs = self._outputs(X)
         check_is_fitted(self)  # weights that were loaded do not tell the scale of y
-        if self._session is None:  # callbacks compare with encoded targets
-            y = outputs * self.target_scale_ + self.target_mean_
-            with np.errstate(over="ignore"):  # an error says it
-                outputs = self._finite(y.astype(outputs.dtype))
-        return outputs.ravel() if self._y_ndim == 1 else outputs
+        y = outputs * self.target_scale_ + self.target_mean_
+        with np.errstate(over="ignore"):  # an error says it
+            y = self._finite(y.astype(outputs.dtype))
+        return y.ravel() if self._y_ndim == 1 else y
 
 
 def _power_of_two(values: np.ndarray) -> np.ndarray:
