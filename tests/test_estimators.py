@@ -326,7 +326,12 @@ def test_a_subclass_adds_parameters_without_repeating_signatures():
 
 def test_init_only_stores():
     net = RegularizedNetClassifier(lambda1=-1, module__nonsense=3)
-    assert set(vars(net)) == set(net.get_params(deep=False))
+    params = net.get_params(deep=False)
+    # Those with a prefix are kept together, in one private attribute.
+    stored = {**vars(net), **net._kwargs}
+    del stored["_kwargs"]
+    assert stored.keys() == params.keys()
+    assert all(stored[name] is params[name] for name in params)
 
 
 def test_unknown_parameter_is_named():

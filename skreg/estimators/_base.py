@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
+from skorch.utils import params_for
 
 from skreg.backprop import fully_connected_layers
 from skreg.callbacks import StopTraining
@@ -150,7 +151,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self.use_caching = use_caching
         self.torch_load_kwargs = torch_load_kwargs
         self.verbose = verbose
-        vars(self).update(kwargs)  # module__*, optimizer__*, callbacks__*, ...
+        for name, value in kwargs.items():  # module__*, optimizer__*, callbacks__*, ...
+            self._set_extra_param(name, value)
 
     def __init_subclass__(cls, **kwargs):
         """Show inherited parameters in the signature of a subclass's ``__init__``.
@@ -179,12 +181,36 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     @property
     def _params_to_validate(self) -> set[str]:
         """Names of what came in as ``**kwargs``: ``module__*``, and typing errors."""
-        explicit = set(self._explicit_params())
-        return {
-            name
-            for name in vars(self)
-            if name not in explicit and not name.startswith("_") and name[-1] != "_"
-        }
+        return set(self._extra_params)
+
+    @property
+    def _extra_params(self) -> dict:
+        return vars(self).get("_kwargs", {})
+
+    def _set_extra_param(self, name, value) -> None:
+        # Not among the attributes: an estimator of scikit-learn's holds no other than
+        # the parameters in its signature until it is fitted.
+        vars(self).setdefault("_kwargs", {})[name] = value
+
+    def _get_params_for(self, prefix):
+        return params_for(prefix, self._extra_params)
+
+    def __getattr__(self, name):
+        if name in self._extra_params:
+            return self._extra_params[name]
+        return self.__getattribute__(name)  # raises what a property has raised
+
+    def __setattr__(self, name, value):
+        if "__" in name and not name.startswith("_"):
+            self._set_extra_param(name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def __delattr__(self, name):
+        if name in self._extra_params:
+            del self._extra_params[name]
+        else:
+            super().__delattr__(name)
 
     def get_params(self, deep=True):
         """Return the parameters; with `deep`, also those of the callbacks.

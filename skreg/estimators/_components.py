@@ -110,12 +110,6 @@ class Components:
         penalized_parameters(module, self.penalize)  # an unknown pattern raises here
         return self
 
-    def _get_params_for(self, prefix):
-        # Most nets have none of these, and skorch asks two dozen times in a fit.
-        if "__" not in " ".join(vars(self)):
-            return {}
-        return super()._get_params_for(prefix)
-
     def initialize_criterion(self):
         kwargs = self.get_params_for("criterion")
         criterion = self.initialized_instance(self.criterion, kwargs)
