@@ -904,8 +904,10 @@ def test_a_last_batch_that_batch_normalisation_cannot_take(iris):
         def forward(self, x):
             return self.fc(self.norm(x))
 
-    with pytest.raises(ValueError, match=r"batch_size=149 .*iterator_train__drop_last"):
-        small(module=Normalized, batch_size=149).fit(*iris)
+    fitted = small(module=Normalized, batch_size=149, max_epochs=1).fit(*iris)
+    assert [b["train_batch_size"] for b in fitted.history[-1, "batches"]] == [150]
+    with pytest.raises(ValueError, match=r"batch_size=1 .* batch normalisation"):
+        small(module=Normalized, batch_size=1).fit(*iris)
     small(module=Normalized, batch_size=149, iterator_train__drop_last=True).fit(*iris)
 
 

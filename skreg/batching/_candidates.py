@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import pairwise
 
 import torch
 from skorch.callbacks import LRScheduler
@@ -165,7 +166,8 @@ def examine(job: Job, reasons: dict) -> Candidate | str:
     module = net.device_, net._torch_dtype, net.input_shape_, signature(net.module_)
     shape = (
         *module,
-        *(batches.batch_size, len(batches), valid is None, valid_batches.batch_size),
+        *(batches.batch_size, len(batches), batches.merge_last),
+        *(valid is None, valid_batches.batch_size),
         signature(net.criterion_, ignored=("label_smoothing",)),
         *(type(net), type(net.optimizer_), net._n_outputs),
     )
@@ -199,10 +201,8 @@ def _is_in_memory(batches) -> bool:
 
 def _batch_sizes(batches: InMemoryBatches) -> tuple[int, ...]:
     """Return the sizes of the batches of an epoch, none larger than needs be tried."""
-    n = len(batches.dataset)
-    size = min(batches.batch_size, n)
-    rest = 0 if batches.drop_last else n % size
-    return tuple(min(k, TRIED) for k in (size, rest) if k)
+    sizes = (min(end - start, TRIED) for start, end in pairwise(batches.edges))
+    return tuple(dict.fromkeys(sizes))
 
 
 def _reason_against(net, fit_params) -> str | None:

@@ -648,10 +648,11 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             return tuple(map(self._full_precision, outputs))
         return self._full_precision(outputs)
 
-    def _forward(self, x, fit_params):
+    def _forward(self, x, fit_params, module=None):
+        module = self.module_ if module is None else module
         if isinstance(x, Mapping):
-            return self.module_(**self._merge_x_and_fit_params(x, fit_params))
-        return self.module_(x, **fit_params)
+            return module(**self._merge_x_and_fit_params(x, fit_params))
+        return module(x, **fit_params)
 
     def _full_precision(self, output):
         is_floating = isinstance(output, torch.Tensor) and output.is_floating_point()

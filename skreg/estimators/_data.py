@@ -2,7 +2,8 @@
 
 import mmap
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -110,6 +111,8 @@ class InMemoryBatches:
         Leave out the last batch if it is smaller than the others.
     writable : bool, default=False
         Whoever takes the batches may write into them: none shares memory with the data.
+    merge_last : bool, default=False
+        A last batch of one sample joins the batch before it.
 
     Attributes
     ----------
@@ -125,6 +128,7 @@ class InMemoryBatches:
         shuffle: bool = False,
         drop_last: bool = False,
         writable: bool = False,
+        merge_last: bool = False,
     ):
         self.dataset = dataset
         self.device = device
@@ -132,11 +136,11 @@ class InMemoryBatches:
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.writable = writable
+        self.merge_last = merge_last
         self.generator = None
 
     def __len__(self) -> int:
-        n_full, rest = divmod(len(self.dataset), self.batch_size)
-        return n_full + bool(rest and not self.drop_last)
+        return len(self.edges) - 1
 
     def __iter__(self) -> Iterator[Batch]:
         return self.in_order(self.draw_order())
@@ -149,10 +153,14 @@ class InMemoryBatches:
         return torch.randperm(n, generator=self.generator)
 
     @property
-    def n_used(self) -> int:
-        """The number of samples in the batches of a pass."""
-        n = len(self.dataset)
-        return n - n % self.batch_size if self.drop_last else n
+    def edges(self) -> list[int]:
+        """Where the batches of a pass begin, and where the last one ends."""
+        n, size = len(self.dataset), self.batch_size
+        end = n - n % size if self.drop_last else n
+        edges = [*range(0, end, size), end]
+        if self.merge_last and end % size == 1 and len(edges) > 2:
+            del edges[-2]
+        return edges
 
     def in_order(self, order: Tensor | None) -> Iterator[Batch]:
         """Yield the batches of a pass.
@@ -163,9 +171,9 @@ class InMemoryBatches:
             From ``draw_order``.
         """
         X, y, weight = self.dataset.tensors(self.device)
-        size = self.batch_size
+        edges = self.edges
         if order is None:
-            for batch in _batches(X, y, weight, size, self.n_used):
+            for batch in _batches(X, y, weight, edges):
                 if self.writable:
                     batch = Batch(*(part.clone() for part in batch), batch.weight)
                 yield batch
@@ -173,13 +181,15 @@ class InMemoryBatches:
         order = sent_ahead(order, self.device)
         # Several batches are gathered at once, as many as fit into the cache.
         n_bytes = max(1, X[:1].nbytes)
-        together = size * max(1, GATHERED_BYTES // (n_bytes * size))
-        for pick in order[: self.n_used].split(together):
+        together = max(1, GATHERED_BYTES // (n_bytes * self.batch_size))
+        for first in range(0, len(edges) - 1, together):
+            of_block = edges[first : first + together + 1]
+            start, end = of_block[0], of_block[-1]
             block = (
-                None if tensor is None else tensor.index_select(0, pick)
+                None if tensor is None else tensor.index_select(0, order[start:end])
                 for tensor in (X, y, weight)
             )
-            yield from _batches(*block, size, len(pick))
+            yield from _batches(*block, [edge - start for edge in of_block])
 
 
 class GatheredBatches(InMemoryBatches):
@@ -191,8 +201,8 @@ class GatheredBatches(InMemoryBatches):
 
     def in_order(self, order: Tensor | None) -> Iterator[Batch]:
         """As `InMemoryBatches.in_order`."""
-        for start in range(0, self.n_used, self.batch_size):
-            pick = slice(start, min(start + self.batch_size, self.n_used))
+        for start, end in pairwise(self.edges):
+            pick = slice(start, end)
             yield self._gather(pick if order is None else order[pick].numpy())
 
     def _gather(self, pick) -> Batch:
@@ -228,10 +238,10 @@ def _floating(X: np.ndarray) -> np.ndarray:
     return X.astype(np.float32 if X.itemsize <= 2 else np.float64)
 
 
-def _batches(X, y, weight, size: int, n: int) -> Iterator[Batch]:
-    """Cut the first `n` samples into batches of `size`, which share their memory."""
-    for start in range(0, n, size):
-        part = slice(start, min(start + size, n))
+def _batches(X, y, weight, edges: Sequence[int]) -> Iterator[Batch]:
+    """Cut samples at `edges` into batches, which share their memory."""
+    for start, end in pairwise(edges):
+        part = slice(start, end)
         yield Batch(X[part], y[part], None if weight is None else weight[part])
 
 

@@ -47,7 +47,9 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
     max_epochs : int, default=100
         Passes over the training data.
     batch_size : int, default=64
-        Samples per step; -1 for all of them.
+        Samples per step; -1 for all of them. If one sample is left over, and the module
+        has batch normalisation that cannot be trained on it alone, it joins the batch
+        before.
     shuffle : bool, default=True
         Draw a new order of the samples for each epoch, unless one batch holds all.
     early_stopping : bool, default=False

@@ -16,9 +16,14 @@ from sklearn.utils.validation import (
     validate_data,
 )
 from skorch.dataset import ValidSplit
-from torch.utils.data import DataLoader, IterableDataset, Subset
+from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
 
 from skreg.backprop import fully_connected_layers
+from skreg.estimators._batch_norm import (
+    MergingBatchSampler,
+    has_batch_norm,
+    needs_several_samples,
+)
 from skreg.estimators._data import (
     ArrayDataset,
     GatheredBatches,
@@ -305,21 +310,48 @@ class DataInput:
             return ValidSplit(size, stratified=self._stratified, random_state=seed)
         return ValidSplit(GroupShuffleSplit(1, test_size=size, random_state=seed))
 
-    def _check_last_batch(self, n_samples, batch_size, drop_last=False, **_):
-        if batch_size is None:  # batches are the loader's affair
-            return
-        if drop_last and n_samples < batch_size:
+    def _merges_last(self, dataset, options: dict) -> bool:
+        """Return whether a lone last sample must join the batch before it.
+
+        Raises an error if there are no batches that the module can be trained on.
+        """
+        size, drop_last = options["batch_size"], options.get("drop_last", False)
+        if size is None:  # batches are the loader's affair
+            return False
+        sampler = options.get("sampler")
+        n = len(dataset if sampler is None else sampler)
+        if drop_last and n < size:
             raise ValueError(
-                f"batch_size={batch_size} with iterator_train__drop_last=True leaves "
-                f"no batch of {n_samples} samples to train on; use smaller batches."
+                f"batch_size={size} with iterator_train__drop_last=True leaves "
+                f"no batch of {n} samples to train on; use smaller batches."
             )
-        alone = n_samples % batch_size == 1 and not drop_last
-        if alone and _has_batch_norm(self.module_):
+        if size > 1 and (drop_last or n % size != 1):
+            return False
+        if not (has_batch_norm(self.module_) and self._needs_several(dataset, options)):
+            return False
+        if n == 1 or size == 1:
             raise ValueError(
-                f"batch_size={batch_size} leaves the last of {n_samples} samples in a "
-                "batch of its own, on which batch normalisation cannot be trained; use "
-                "another batch_size or iterator_train__drop_last=True."
+                f"batch_size={size} makes batches of one sample of {n}, on which batch "
+                "normalisation cannot be trained; use larger batches, and at least 2 "
+                "samples."
             )
+        return True
+
+    def _needs_several(self, dataset, options: dict) -> bool:
+        """Return whether the module cannot be trained on one sample at a time."""
+        fit_params = self._session.fit_params if self._session else {}
+
+        def forward(module):
+            self._forward(self._to_device(X), fit_params, module)
+
+        with seeded(self._seed, self.device_):  # the Dataset or the module may draw
+            if is_in_memory(dataset) or is_gathered(dataset):
+                batches = GatheredBatches(dataset, self.device_, batch_size=1)
+                X, _ = next(iter(batches))
+            else:
+                collate = options.get("collate_fn") or default_collate
+                X, _ = collate([dataset[0]])
+            return needs_several_samples(self.module_, forward)
 
     def _default_batch_size(self, training, dataset, layers):
         """Return `batch_size`, or more for predictions.
@@ -348,7 +380,7 @@ class DataInput:
         dataset = self._as_trained_on(dataset)
         prefix = "iterator_train" if training else "iterator_valid"
         iterator, kwargs = getattr(self, prefix), self.get_params_for(prefix)
-        in_memory, layers = is_in_memory(dataset), None
+        in_memory, layers, merge_last = is_in_memory(dataset), None, False
         if in_memory or is_gathered(dataset):
             layers = fully_connected_layers(self.module_, dataset.X.shape[1:])
         size = self._default_batch_size(training, dataset, layers)
@@ -359,7 +391,7 @@ class DataInput:
             kwargs["batch_size"] = index(kwargs["batch_size"])  # torch wants no NumPy
         if training and iterator in (None, DataLoader):
             kwargs.setdefault("shuffle", self.shuffle)
-            self._check_last_batch(len(dataset), **kwargs)
+            merge_last = self._merges_last(dataset, kwargs)
         simple = iterator is None and kwargs.keys() <= {
             "batch_size",
             "shuffle",
@@ -367,6 +399,7 @@ class DataInput:
         }
         if simple and (in_memory or is_gathered(dataset)):
             kwargs["writable"] = not self._may_share_memory(layers)
+            kwargs["merge_last"] = merge_last
         if simple and in_memory:
             return InMemoryBatches(dataset, self.device_, **kwargs)
         if simple and is_gathered(dataset):
@@ -376,6 +409,13 @@ class DataInput:
             kwargs.setdefault("generator", torch.Generator())
         if isinstance(dataset, ArrayDataset) and dataset.weight is not None:
             dataset = WeightedDataset(dataset, dataset.weight)
+        if merge_last:
+            kwargs.pop("drop_last", None)
+            names = kwargs.keys() & {"batch_size", "shuffle", "sampler"}
+            options = {name: kwargs.pop(name) for name in names}
+            kwargs["batch_sampler"] = MergingBatchSampler(
+                dataset, generator=kwargs.get("generator"), **options
+            )
         batches = (iterator or DataLoader)(dataset, **kwargs)
         return WeightedBatches(batches) if is_weighted(dataset) else batches
 
@@ -403,11 +443,6 @@ def _has_finite_sum(X: np.ndarray) -> bool:
 def _is_valid_target(y, n_samples: int) -> bool:
     """Tell whether scikit-learn would return integers y as they are."""
     return type(y) is np.ndarray and y.shape == (n_samples,) and y.dtype.kind in "iu"
-
-
-def _has_batch_norm(module) -> bool:
-    batch_norm = torch.nn.modules.batchnorm._BatchNorm
-    return any(isinstance(layer, batch_norm) for layer in module.modules())
 
 
 def _check_weight(sample_weight, y) -> np.ndarray | None:
