@@ -18,7 +18,6 @@ from skreg.batching._jobs import Job
 from skreg.batching._signature import signature
 from skreg.batching._trial import reason_against_vmap
 from skreg.batching._vmap import FEATURE_NDIM, named_tensors
-from skreg.estimators._base import RegularizedNet
 from skreg.estimators._components import dropout_layers, is_dropout
 from skreg.estimators._data import (
     ArrayDataset,
@@ -26,13 +25,8 @@ from skreg.estimators._data import (
     InMemoryBatches,
     is_sparse_dataset,
 )
-from skreg.estimators._epochs import (
-    BATCH_METHODS,
-    COMPUTATION_METHODS,
-    EPOCH_METHODS,
-    is_known,
-    overridden,
-)
+from skreg.estimators._epochs import is_known
+from skreg.estimators._overrides import overrides
 from skreg.penalties import penalized_parameters
 from skreg.transforms import is_sample_augmentation
 
@@ -49,13 +43,6 @@ OPTIMIZERS = {
     torch.optim.RAdam,
 }
 TRIED = 256  # samples of a batch are enough to try a module with
-METHODS = (
-    *BATCH_METHODS,
-    *COMPUTATION_METHODS,
-    *EPOCH_METHODS,
-    *("check_data", "get_split_datasets", "get_iterator"),
-    *("_training_batch", "_to_device"),
-)
 
 
 @dataclass(eq=False)
@@ -207,7 +194,7 @@ def _batch_sizes(batches: InMemoryBatches) -> tuple[int, ...]:
 
 def _reason_against(net, fit_params) -> str | None:
     name, optimizer = type(net).__name__, net.optimizer_
-    changed = overridden(net, RegularizedNet, METHODS)
+    changed = overrides(net)
     unknown = [
         type(callback).__name__
         for _, callback in net.callbacks_
@@ -262,11 +249,8 @@ def _holds_tensor(option) -> bool:
 
 
 def _is_known(callback) -> bool:
-    if type(callback) is LRScheduler and (
-        callback.step_every != "epoch" or callable(callback.monitor)
-    ):
-        return False
-    return is_known(callback)
+    scheduled = type(callback) is LRScheduler and callback.step_every != "epoch"
+    return not scheduled and is_known(callback)
 
 
 def make_head(candidates: list[Candidate]):

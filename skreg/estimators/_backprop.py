@@ -11,20 +11,17 @@ import torch
 from torch import Tensor
 
 from skreg.backprop import Backprop, fully_connected_layers, loss_head
-from skreg.estimators._epochs import COMPUTATION_METHODS, overridden
 from skreg.estimators._steps import make_step
 from skreg.objective import penalize_into
 
 
-def make_hand_training(net, reference: type):
+def make_hand_training(net):
     """Return the `HandTraining` of a fit that is about to begin, if it can have one.
 
     Parameters
     ----------
     net : RegularizedNet
         Initialised, in a session that is lean.
-    reference : type
-        The class whose methods may be stood in for.
 
     Returns
     -------
@@ -37,13 +34,12 @@ def make_hand_training(net, reference: type):
         layers
         and head
         and net._amp is None
-        and not overridden(net, reference, COMPUTATION_METHODS)
         and all(w.dtype == net._torch_dtype for w in parameters)
         and _ids(parameters) == _ids(_optimized(net.optimizer_))
         # On a GPU dropout's own kernel has a stream of its own.
         and (net.device_.type == "cpu" or not any(map(_drops, layers)))
     )
-    return HandTraining(net, layers, head, reference) if can else None
+    return HandTraining(net, layers, head) if can else None
 
 
 def renewed(hand: "HandTraining | None") -> "HandTraining | None":
@@ -51,7 +47,7 @@ def renewed(hand: "HandTraining | None") -> "HandTraining | None":
     if hand is None or hand.is_current():
         return hand
     hand.release()
-    return make_hand_training(hand.net, hand.reference)
+    return make_hand_training(hand.net)
 
 
 def _shares_memory(parameter, view) -> bool:
@@ -71,13 +67,11 @@ class HandTraining:
         From `skreg.backprop.fully_connected_layers`.
     head : callable
         The loss, from `skreg.backprop.loss_head`.
-    reference : type
     """
 
-    def __init__(self, net, layers, head, reference):
+    def __init__(self, net, layers, head):
         self.net = net
         self.head = head
-        self.reference = reference
         self.generator = None  # of dropout; None is torch's default one
         self.penalized_ids = penalized = _ids(net._session.penalized)
         own = list(net.module_.parameters())

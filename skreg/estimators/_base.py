@@ -26,15 +26,13 @@ from skreg.estimators._backprop import (
 from skreg.estimators._components import Components
 from skreg.estimators._data import ArrayDataset, Batch, is_array_like, to_numpy
 from skreg.estimators._epochs import (
-    BATCH_METHODS,
-    COMPUTATION_METHODS,
     draws_nothing_else,
     is_closed,
     is_lean,
-    overridden,
     run_lean_epoch,
 )
 from skreg.estimators._inputs import DataInput
+from skreg.estimators._overrides import note_names, overrides
 from skreg.estimators._parameters import RULES, check_parameters
 from skreg.estimators._randomness import epoch_seed, make_generator, seeded
 from skreg.estimators._targets import Message, Targets
@@ -161,6 +159,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         and ``get_params`` see them all, and no signature is written twice.
         """
         super().__init_subclass__(**kwargs)
+        note_names(cls)
         if "__init__" not in vars(cls):
             return
         cls.__init__.__signature__ = _merged_signature(
@@ -418,8 +417,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         if self.adversarial_eps > 0:
             self._session.bounds = input_range(self, X)
         self.notify("on_train_begin", **own)
-        self._session.lean = is_lean(self, RegularizedNet)
-        self._session.closed = is_closed(self, RegularizedNet)
+        self._session.lean = is_lean(self)
+        self._session.closed = is_closed(self)
         try:
             train(self, X, y, fit_params)
         except StopTraining:
@@ -465,7 +464,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         """Run the epochs of a fit, as in skorch."""
         if self._session and self._session.lean:
-            self._session.hand = make_hand_training(self, RegularizedNet)
+            self._session.hand = make_hand_training(self)
         return super().fit_loop(X, y, epochs, **fit_params)
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
@@ -498,7 +497,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         session = self._session
         if session.closed:
             return
-        session.lean = session.lean and is_lean(self, RegularizedNet)
+        session.lean = session.lean and is_lean(self)
         session.penalized = self._penalized_parameters()
         if session.hand and not session.lean:
             session.hand.release()
@@ -619,8 +618,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         if not layers:  # some layers work in place
             return False
         if self._session is None:
-            methods = (*BATCH_METHODS, *COMPUTATION_METHODS)
-            return not overridden(self, RegularizedNet, methods)
+            return not overrides(self)
         augment = self._session.augment
         harmless = augment is None or is_sample_augmentation(augment)
         return harmless and self._session.closed

@@ -6,11 +6,9 @@ every callback of every batch, and fetching the loss of every batch from the dev
 here all losses of an epoch are fetched at once.
 """
 
-from collections.abc import Sequence
 from math import inf
 
 import torch
-from skorch import NeuralNet
 from skorch.callbacks import Callback, EpochTimer, LRScheduler, PassthroughScoring
 from skorch.history import History
 
@@ -23,24 +21,9 @@ from skreg.callbacks import (
     NormTracker,
 )
 from skreg.estimators._data import InMemoryBatches
+from skreg.estimators._overrides import AROUND_BATCHES, AROUND_EPOCHS, overrides
 from skreg.estimators._threads import threads_for
 
-# What a subclass may override to see, or change, what happens to a batch.
-BATCH_METHODS = (
-    "_step_optimizer",
-    "_zero_grad_optimizer",
-    "get_train_step_accumulator",
-    "on_batch_begin",
-    "on_batch_end",
-    "on_grad_computed",
-    "run_single_epoch",
-    "train_step",
-    "train_step_single",
-    "validation_step",
-)
-# What it may override to change what is computed from a batch.
-COMPUTATION_METHODS = ("get_loss", "_data_loss", "infer", "evaluation_step")
-EPOCH_METHODS = ("on_epoch_begin", "on_epoch_end", "notify", "fit_loop")
 BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 # Callbacks that change no weights before training ends, and no batches.
 KNOWN_CALLBACKS = {
@@ -56,19 +39,19 @@ KNOWN_CALLBACKS = {
 }
 
 
-def is_lean(net, reference: type) -> bool:
+def is_lean(net) -> bool:
     """Tell whether nobody looks at the single batches of `net`.
 
     Parameters
     ----------
     net : RegularizedNet
         Initialised.
-    reference : type
-        The class whose methods an epoch here stands in for.
     """
     return (
-        not overridden(net, reference, BATCH_METHODS)
+        not set(overrides(net)) - AROUND_EPOCHS - AROUND_BATCHES
         and type(net.history) is History
+        and net._modules == ["module"]
+        and net._criteria == ["criterion"]
         and net._optimizers == ["optimizer"]
         and type(net.optimizer_).__module__.startswith("torch.optim.")
         and not isinstance(net.optimizer_, torch.optim.LBFGS)  # wants a closure
@@ -76,35 +59,20 @@ def is_lean(net, reference: type) -> bool:
     )
 
 
-def is_closed(net, reference: type) -> bool:
-    """Tell whether nobody but this package sees `net` and its batches in training.
-
-    Parameters are those of `is_lean`.
-    """
-    methods = (*BATCH_METHODS, *COMPUTATION_METHODS, *EPOCH_METHODS)
-    return not overridden(net, reference, methods) and all(
+def is_closed(net) -> bool:
+    """Tell whether nobody but this package sees `net` and its batches in training."""
+    return not set(overrides(net)) - AROUND_EPOCHS and all(
         is_known(callback) for _, callback in net.callbacks_
     )
 
 
 def is_known(callback) -> bool:
     """Tell whether a callback is one of ours or skorch's, without hooks of its own."""
+    if type(callback) is LRScheduler and callable(callback.monitor):
+        return False  # a function of the user's, of the net
     return type(callback) in KNOWN_CALLBACKS and not any(
         name.startswith("on_") and name != "on_train" for name in vars(callback)
     )
-
-
-def overridden(net, reference: type, methods: Sequence[str]) -> list[str]:
-    """Return which of these methods of `reference` the class of `net` overrides.
-
-    `reference` is a mixin: what it does not define is skorch's.
-    """
-    return [
-        name
-        for name in methods
-        if getattr(type(net), name)
-        is not getattr(reference, name, vars(NeuralNet).get(name))
-    ]
 
 
 def _sees_batches(callback) -> bool:
@@ -151,7 +119,9 @@ def train_epoch(net, batches, fit_params: dict) -> None:
     if hand is not None:
         hand.begin_epoch()
     losses, penalties, sizes = [], [], []
+    rows = net.history[-1]["batches"]
     for batch in batches:
+        rows.append({})  # now, for whoever counts them
         X, y = net._training_batch(batch)
         if hand is None:
             loss, penalty = _step(net, X, y, fit_params)
@@ -181,8 +151,10 @@ def validate_epoch(net, batches, fit_params: dict) -> None:
     net._set_training(False)
     trackers = [cb for _, cb in net.callbacks_ if type(cb) is AccuracyTracker]
     losses, sizes = [], []
+    rows = net.history[-1]["batches"]
     with torch.no_grad():
         for batch in batches:
+            rows.append({})
             X, y = batch
             y_pred = net.infer(X, **fit_params)
             losses.append(net.get_loss(y_pred, y, X=X, training=False))
@@ -197,10 +169,9 @@ def _record(history, prefix: str, losses, sizes, **more) -> None:
     columns = {f"{prefix}_loss": losses, **more}
     columns = {name: _fetch(values) for name, values in columns.items()}
     columns[f"{prefix}_batch_size"] = sizes
-    history[-1]["batches"] += [
-        dict(zip(columns, row, strict=True))
-        for row in zip(*columns.values(), strict=True)
-    ]
+    rows = history[-1]["batches"][-len(sizes) :] if sizes else []
+    for row, values in zip(rows, zip(*columns.values(), strict=True), strict=True):
+        row.update(zip(columns, values, strict=True))
     history.record(f"{prefix}_batch_count", len(sizes))
 
 
