@@ -54,6 +54,7 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
+from skreg.estimators import _pickling
 from skreg.modules import MLP, AnimalNetDropout
 from skreg.transforms import RandomFlip
 
@@ -683,7 +684,7 @@ def test_pickles_that_say_cuda_load_on_a_cpu(iris, device, monkeypatch):
     net = small(early_stopping=True).fit(X, y).set_params(device=device)
     net.device_ = torch.device("cuda")
     with monkeypatch.context() as patch:
-        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        patch.setattr(_pickling, "_device_of", lambda tensor: "cuda:0")
         pickled = pickle.dumps(net)
     assert b"cuda:0" in pickled
     net.device_ = torch.device("cpu")

@@ -80,6 +80,9 @@ class _Hasher(NumpyHasher):
             obj = "array", type(obj), self._remember(obj, NumpyHasher("sha1").hash)
         elif isinstance(obj, torch.Tensor):
             obj = numbers_of(obj)
+        elif isinstance(obj, torch.optim.Optimizer):
+            # Its own dict has parameters as keys, which have no order.
+            obj = "optimizer", type(obj), obj.state_dict()
         elif isinstance(obj, types.FunctionType):
             closure = [cell.cell_contents for cell in obj.__closure__ or ()]
             given = obj.__defaults__, obj.__kwdefaults__, closure

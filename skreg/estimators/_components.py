@@ -19,14 +19,15 @@ from skreg.callbacks import (
     NormTracker,
 )
 from skreg.estimators._parameters import check_parameters, resolve_device
+from skreg.estimators._pickling import Pickling
 from skreg.estimators._randomness import draw_seed, seeded
 from skreg.estimators._threads import threads_for
 from skreg.modules import MLP
 from skreg.penalties import penalized_parameters
 
 
-class Components:
-    """Mixin: initialises the parts of a net, and pickles them.
+class Components(Pickling):
+    """Mixin: initialises the parts of a net, and saves them.
 
     Expects the parameters of `RegularizedNet`, and ``input_shape_``, ``_n_outputs``,
     ``_torch_dtype`` once data have been seen.
@@ -41,7 +42,6 @@ class Components:
         *("iterator_train", "iterator_valid", "callbacks", "dataset", "compile"),
         *("module", "criterion", "optimizer", "augment"),
     ]
-    cuda_dependent_attributes_ = ["module_", "criterion_", "optimizer_"]
     _modules = ["module"]
     _criteria = ["criterion"]
     _optimizers = ["optimizer"]
@@ -236,21 +236,6 @@ class Components:
         """
         with self._plain_device():
             super().load_params(*args, **kwargs)
-
-    def __getstate__(self):
-        state = super().__getstate__()
-        state.pop("_session", None)
-        return state
-
-    def __setstate__(self, state):
-        device = state["device"]
-        if not isinstance(device, str) or device != "auto":
-            super().__setstate__(state)
-        else:
-            super().__setstate__({**state, "device": str(resolve_device("auto"))})
-            self.device = "auto"
-        if "device_" in state:
-            self.device_ = resolve_device(self.device)
 
 
 def _has_other_dtypes(module: torch.nn.Module, dtype: torch.dtype) -> bool:
