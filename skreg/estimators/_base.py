@@ -358,6 +358,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         stale = getattr(self, "_stale", set())
         resume = resume and self.initialized_
         resume = resume and not stale & {"module", "hidden_layer_sizes"}
+        if resume:
+            self.check_training_readiness()  # raises if optimizer and history are gone
         original = X, y
         learned = resume and hasattr(self, self._learned)  # else it is initialised only
         prepared = self._prepare(

@@ -52,7 +52,29 @@ class Components(Pickling):
             check_parameters(self, self._rules)
         self.device_ = resolve_device(self.device)
         self._seed = draw_seed(self.random_state)
+        vars(self).pop("_trimmed_for_prediction", None)
         return super().initialize()
+
+    def trim_for_prediction(self):
+        """Drop what predictions do not need: optimizer, gradients, history, callbacks.
+
+        Parameters stay as they are, so that ``clone`` and ``fit`` work as before;
+        ``partial_fit`` and warm starts have nothing to go on from. ``best_epoch_`` is
+        kept.
+        """
+        self.check_is_fitted()
+        self._trimmed_for_prediction = True
+        self._set_training(False)
+        self.module_.zero_grad(set_to_none=True)
+        self.callbacks_ = [
+            (name, callback)
+            for name, callback in self.callbacks_
+            if isinstance(callback, EarlyStopping)
+        ]
+        for name in self._optimizers:
+            setattr(self, f"{name}_", None)
+        self.virtual_params_ = {}  # nothing there that could follow set_params
+        self.initialize_history()
 
     def _renew(self, stale: set[str]) -> None:
         """Make anew what parameters set since the last fit have changed."""
