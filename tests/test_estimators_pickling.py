@@ -102,9 +102,12 @@ def test_copies_in_one_pickle_stay_one(iris):
 
 def test_a_shallow_copy_shares_parameters_only(iris):
     X, y = iris
-    net = local(callbacks=[]).fit(X, y)
+    net = local(callbacks=[], criterion__weight=torch.ones(3)).fit(X, y)
     copied = copy.copy(net)
     assert copied.callbacks is net.callbacks
+    assert copied.criterion__weight is net.criterion__weight
+    copied.set_params(optimizer__weight_decay=0.1)
+    assert "optimizer__weight_decay" not in net.get_params()
     assert copied.module is net.module
     assert copied.history is not net.history
     assert copied.callbacks_[0][1] is not net.callbacks_[0][1]

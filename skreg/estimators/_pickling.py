@@ -47,9 +47,11 @@ class Pickling:
         """Return a net that shares the parameters, and has its own of all else."""
         with _asking_for(_COPY):
             state = self.__getstate__()
-        learned = {k: v for k, v in state.items() if k not in self._get_param_names()}
+        given = {*self._get_param_names(), "_kwargs"}
+        learned = {name: v for name, v in state.items() if name not in given}
+        state |= deepcopy(learned, _detached(self._parts_in(state)))
         twin = type(self).__new__(type(self))
-        twin.__setstate__(state | deepcopy(learned, _detached(self._parts_in(state))))
+        twin.__setstate__(state | {"_kwargs": dict(self._extra_params)})
         return twin
 
     def __deepcopy__(self, memo):
