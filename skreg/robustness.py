@@ -424,7 +424,13 @@ def _net_and_inputs(estimator, X) -> tuple[RegularizedNet, np.ndarray]:
             f"X={type(X).__name__} is sparse, but an attack changes its zeros as well: "
             "pass a part of it as X.toarray()."
         )
-    return estimator, estimator._validate_X(X)
+    X = estimator._validate_X(X)
+    if X.dtype.kind != "f":
+        raise TypeError(
+            f"the module of {type(estimator).__name__} takes integers, between which "
+            "there is nothing that an attack could change them to."
+        )
+    return estimator, X
 
 
 def _predict(net, X) -> torch.Tensor:

@@ -678,8 +678,12 @@ def test_adversarial_training_from_datasets(iris):
     net = small(**params).fit(Pairs(X, y))
     arrays = small(**params).fit(X, y)
     assert_allclose(weights(net), weights(arrays), rtol=0, atol=1e-6)
+    integers = small(**params).fit(Pairs(X.astype(int), y))
+    arrays = small(**params).fit(X.astype(int), y)
+    assert_allclose(weights(integers), weights(arrays), rtol=0, atol=1e-6)
+    table = nn.Sequential(nn.Embedding(9, 2), nn.Flatten(), nn.Linear(8, 3))
     with pytest.raises(ValueError, match=r"floating-point numbers; got torch\.int64"):
-        small(**params).fit(Pairs(X.astype(int), y))
+        small(module=table, **params).fit(Pairs(X.astype(int), y))
 
 
 def test_inputs_that_cannot_be_attacked():

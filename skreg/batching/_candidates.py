@@ -30,7 +30,7 @@ from skreg.estimators._overrides import overrides
 from skreg.penalties import penalized_parameters
 from skreg.transforms import is_sample_augmentation
 
-__all__ = ["Candidate", "examine"]
+__all__ = ["Candidate", "examine", "first_inputs"]
 
 # Each treats every weight on its own, so that stacked weights train as single ones do.
 OPTIMIZERS = {
@@ -150,7 +150,10 @@ def examine(job: Job, reasons: dict) -> Candidate | str:
     if valid is not None and (valid_batches.shuffle or valid_batches.drop_last):
         return "its validation data are shuffled, or not all of them used"
     layers = fully_connected_layers(net.module_, net.input_shape_)
-    module = net.device_, net._torch_dtype, net.input_shape_, signature(net.module_)
+    module = (
+        *(net.device_, net._torch_dtype, net._integers_as, net.input_shape_),
+        signature(net.module_),
+    )
     shape = (
         *module,
         *(batches.batch_size, len(batches), batches.merge_last),
@@ -162,9 +165,7 @@ def examine(job: Job, reasons: dict) -> Candidate | str:
         sizes = _batch_sizes(batches)
         key = *module, sizes
         if key not in reasons:
-            inputs = [train.part(slice(n), net.device_)[0] for n in sizes]
-            if inputs[0].is_floating_point():
-                inputs = [X.to(net._torch_dtype) for X in inputs]
+            inputs = [first_inputs(net, train, n) for n in sizes]
             reasons[key] = reason_against_vmap(net.module_, inputs)
         if reasons[key] is not None:
             return reasons[key]
@@ -177,6 +178,11 @@ def examine(job: Job, reasons: dict) -> Candidate | str:
         shape,
         last_epoch,
     )
+
+
+def first_inputs(net, dataset: ArrayDataset, n: int) -> torch.Tensor:
+    """Return the first `n` samples of a dataset as the module of a net gets them."""
+    return net._to_device(dataset.part(slice(n), net.device_)[0])
 
 
 def _is_in_memory(batches) -> bool:

@@ -7,7 +7,7 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from skreg.batching._candidates import Candidate
+from skreg.batching._candidates import Candidate, first_inputs
 from skreg.batching._memory import memory
 from skreg.batching._vmap import stack_of_copies
 from skreg.estimators._data import is_sparse_dataset
@@ -43,9 +43,7 @@ def stack_size(candidates: Sequence[Candidate]) -> int | str:
     if size < MIN_STACK:
         return f"fewer than {MIN_STACK} nets are of this shape"
     if first.layers is None and first.net.device_.type == "cpu":
-        rows = slice(first.batches.batch_size)
-        batch = first.train.part(rows, first.net.device_)[0]
-        batch = batch.to(first.net._torch_dtype)
+        batch = first_inputs(first.net, first.train, first.batches.batch_size)
         with seeded(0, batch.device):
             if not wins_race(first.module, batch, min(size, N_RACED)):
                 return "copies of its module lost a race against single runs"
@@ -55,11 +53,10 @@ def stack_size(candidates: Sequence[Candidate]) -> int | str:
 def _activation_bytes(candidate: Candidate) -> int:
     """Return the bytes that a batch takes on its way through a net, and back."""
     n_samples = min(candidate.batches.batch_size, len(candidate.train))
-    X, _ = candidate.train.part(slice(2), candidate.net.device_)
+    X = first_inputs(candidate.net, candidate.train, 2)
     if candidate.layers is None:
-        sample = X.to(candidate.net._torch_dtype)
-        with seeded(0, sample.device):
-            per_sample = _saved_bytes(candidate.module, sample) / len(sample)
+        with seeded(0, X.device):
+            per_sample = _saved_bytes(candidate.module, X) / len(X)
     else:
         linear = [la for la in candidate.layers if isinstance(la, nn.Linear)]
         per_sample = X.itemsize * sum(layer.out_features for layer in linear)

@@ -150,7 +150,7 @@ class Stream:
         """Return X, y and the scale of the losses of the next batch of the epoch."""
         net, batch = self.leader.net, next(self._batches)
         (X, y), weight = batch, batch.weight
-        X = X.to(net._torch_dtype) if X.is_floating_point() else X
+        X = net._to_device(X)
         if self.leader.augment is not None:
             with borrowed(self.generator, net.device_), torch.no_grad():
                 X = self.leader.augment(X)
@@ -255,7 +255,7 @@ class Evaluation:
 
     def _batch(self, dataset, part):
         X, y = dataset.part(part, self.net.device_)
-        X = X.to(self.net._torch_dtype) if X.is_floating_point() else X
+        X = self.net._to_device(X)
         return X, y, 1 / max(1, len(X))
 
 

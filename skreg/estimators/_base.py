@@ -384,6 +384,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             else:
                 self.initialize()
             vars(self).pop("_stale", None)
+            X = self._decide_on_integers(X, validation, fit_params)
             self._follow_amp(resume)
             with self._plain_device():
                 self._run_training(prepared)
@@ -659,11 +660,22 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         return output.to(self._torch_dtype) if is_floating else output
 
     def _to_device(self, x):
-        """Move inputs to the device; floating-point ones get the weights' dtype."""
+        """Move inputs to the device, in the dtype that the module takes.
+
+        Floating-point ones get the weights' dtype, and integers what the module wants;
+        those of a dict stay as they are.
+        """
         if isinstance(x, Mapping):
-            return {key: self._to_device(value) for key, value in x.items()}
+            return {key: self._moved(value, None) for key, value in x.items()}
+        return self._moved(x, self._integers_as)
+
+    def _moved(self, x, integers_as):
+        if isinstance(x, Mapping):
+            return {key: self._moved(value, integers_as) for key, value in x.items()}
         x = torch.as_tensor(x)
-        return x.to(self.device_, self._torch_dtype if x.is_floating_point() else None)
+        if x.is_floating_point():
+            return x.to(self.device_, self._torch_dtype)
+        return x.to(self.device_, None if x.is_complex() else integers_as)
 
     def _outputs(self, X, nonlinearity=None) -> np.ndarray:
         """Return the module's outputs, after the nonlinearity, as one array."""

@@ -18,6 +18,7 @@ from skreg.callbacks import (
     EpochLog,
     NormTracker,
 )
+from skreg.estimators._integers import UNDECIDED, holds_embedding
 from skreg.estimators._parameters import check_parameters, resolve_device
 from skreg.estimators._pickling import Pickling
 from skreg.estimators._randomness import draw_seed, seeded
@@ -126,8 +127,10 @@ class Components(Pickling):
             with threads_for(0):
                 module = module.to(self._torch_dtype)
         if any(map(is_lazy, module.parameters())):
+            looks_up = self._integers_as == UNDECIDED and holds_embedding(module)
+            dtype = torch.int64 if looks_up else self._torch_dtype
             with seeded(self._seed, torch.device("cpu")), torch.no_grad():
-                module(torch.zeros(1, *self.input_shape_, dtype=self._torch_dtype))
+                module(torch.zeros(1, *self.input_shape_, dtype=dtype))
         self.module_ = module
         penalized_parameters(module, self.penalize)  # an unknown pattern raises here
         return self

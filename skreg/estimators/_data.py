@@ -2,7 +2,7 @@
 
 import mmap
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +11,8 @@ from skorch.dataset import Dataset
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
+from skreg.estimators._containers import is_sliced
+from skreg.estimators._integers import as_integers
 from skreg.estimators._sparse import dense_rows, from_torch, is_sparse
 
 GATHERED_BYTES = 2**19
@@ -197,7 +199,14 @@ class GatheredBatches(InMemoryBatches):
 
     X may be an array in a file, a sparse matrix, or `Rows`; parameters are as for
     `InMemoryBatches`.
+
+    Attributes
+    ----------
+    integers_as : dtype or None
+        What integers become; None is floating-point numbers.
     """
+
+    integers_as = None
 
     def in_order(self, order: Tensor | None) -> Iterator[Batch]:
         """As `InMemoryBatches.in_order`."""
@@ -210,7 +219,10 @@ class GatheredBatches(InMemoryBatches):
             None if array is None else self._take(array, pick)
             for array in (self.dataset.X, self._targets, self.dataset.weight)
         ]
-        parts[0] = _floating(parts[0])
+        if self.integers_as is None or parts[0].dtype.kind == "f":
+            parts[0] = _floating(parts[0])
+        else:
+            parts[0] = as_integers(parts[0], self.integers_as)
         return Batch(
             *(None if p is None else _on_device(p, self.device) for p in parts)
         )
@@ -283,24 +295,58 @@ class TargetTransform(torch.utils.data.Dataset):
         Yields pairs (x, y).
     transform : callable
         Maps an ndarray of targets to an ndarray of the same length.
+    shape : tuple of int
+        Of one target, for `transform`.
     """
 
-    def __init__(self, dataset, transform: Callable[[np.ndarray], np.ndarray]):
+    def __init__(
+        self,
+        dataset,
+        transform: Callable[[np.ndarray], np.ndarray],
+        shape: tuple[int, ...] = (),
+    ):
         self.dataset = dataset
         self.transform = transform
+        self.shape = shape
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, i):
         x, y = self.dataset[i]
-        return x, self.transform(np.asarray([y]))[0]
+        return x, self.transform(np.asarray(to_numpy(y)).reshape(1, *self.shape))[0]
+
+
+class WithTargets(torch.utils.data.Dataset):
+    """A map-style dataset with other targets, or with targets if it had none.
+
+    Parameters
+    ----------
+    dataset : sequence
+        Yields pairs (x, y), or x alone.
+    targets : ndarray of shape (n_samples, ...)
+    of_pairs : bool, default=True
+    """
+
+    def __init__(self, dataset, targets: np.ndarray, of_pairs: bool = True):
+        self.dataset = dataset
+        self.targets = targets
+        self.of_pairs = of_pairs
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i):
+        sample = self.dataset[i]
+        x = check_pair(self.dataset, sample)[0] if self.of_pairs else sample
+        return x, self.targets[i]
 
 
 def is_array_like(X) -> bool:
     """Tell arrays, frames, lists and tensors from Datasets and dicts of inputs."""
     # One kind of sparse matrix is a dict too.
-    return is_sparse(X) or not isinstance(X, torch.utils.data.Dataset | Mapping)
+    is_dataset = isinstance(X, torch.utils.data.Dataset | Mapping) or is_sliced(X)
+    return is_sparse(X) or not is_dataset
 
 
 def with_weight(dataset, weight: np.ndarray | None):
@@ -473,16 +519,24 @@ def _holds_floats(values) -> bool:
 def targets_of(dataset) -> np.ndarray:
     """Return all targets of a map-style dataset, without loading X if it can.
 
-    torchvision's datasets keep theirs as ``targets``, skorch's as ``y``; any other
-    dataset is read once from end to end.
+    torchvision's datasets keep theirs as ``targets``, before their
+    ``target_transform``, skorch's as ``y``; any other dataset is read once from end to
+    end.
     """
     if isinstance(dataset, Subset):
         return targets_of(dataset.dataset)[np.asarray(dataset.indices)]
     for name in ("targets", "y"):
         if (targets := getattr(dataset, name, None)) is not None:
-            return np.asarray(to_numpy(targets))
+            targets = np.asarray(to_numpy(targets))
+            if callable(transform := getattr(dataset, "target_transform", None)):
+                return _stacked(transform(target) for target in targets.tolist())
+            return targets
     samples = (dataset[i] for i in range(len(dataset)))
-    return np.asarray([to_numpy(check_pair(dataset, sample)[1]) for sample in samples])
+    return _stacked(check_pair(dataset, sample)[1] for sample in samples)
+
+
+def _stacked(targets: Iterable) -> np.ndarray:
+    return np.asarray([to_numpy(target) for target in targets])
 
 
 def check_pair(dataset, sample):

@@ -1,7 +1,7 @@
 """From what users pass as X and y to the datasets and iterators of a fit."""
 
 from collections.abc import Mapping, Sequence
-from math import prod
+from math import inf, prod
 from numbers import Real
 from operator import index
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from skreg.estimators._batch_norm import (
     has_batch_norm,
     needs_several_samples,
 )
+from skreg.estimators._containers import is_sliced, plain, refuse_pairs
 from skreg.estimators._data import (
     ArrayDataset,
     GatheredBatches,
@@ -31,6 +32,7 @@ from skreg.estimators._data import (
     TargetTransform,
     WeightedBatches,
     WeightedDataset,
+    WithTargets,
     accepted_dtypes,
     arrays_of,
     check_pair,
@@ -45,6 +47,13 @@ from skreg.estimators._data import (
     to_numpy,
     weight_of,
     with_weight,
+)
+from skreg.estimators._integers import (
+    UNDECIDED,
+    as_integers,
+    holds_integers,
+    input_dtype,
+    warn_if_rounded,
 )
 from skreg.estimators._randomness import seeded
 from skreg.estimators._sparse import as_rows, is_sparse
@@ -74,6 +83,7 @@ class DataInput:
     """
 
     _torch_dtype = torch.float32
+    _integers_as = None  # the dtype that integers become; None leaves them as they are
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -91,14 +101,18 @@ class DataInput:
         were not there, but that its class is known; equal weights are as none.
         """
         _refuse_loader("X", X)
+        refuse_pairs(X)
         if (arrays := arrays_of(X)) is not None:
             X, y = arrays[0], arrays[1] if y is None else y
-        y = to_numpy(y)
-        if y is None and (is_array_like(X) or isinstance(X, Mapping)):
+        X, y = plain(X), to_numpy(plain(y))
+        if y is None and not isinstance(X, torch.utils.data.Dataset):
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y "
                 "is None. Pass y, or a Dataset that holds the targets as X."
             )
+        given = y is not None
+        if is_sliced(X):
+            X = WithTargets(X, np.asarray(y), of_pairs=False)
         if is_array_like(X):
             X, y = self._validate_arrays(X, y, reset)
         elif isinstance(X, Mapping):
@@ -126,7 +140,8 @@ class DataInput:
             X, y, weight = _take(X, present), y[present], weight[present]
         encoded, own_X = self._encode_targets(y), X
         if not isinstance(X, Mapping) and not is_array_like(X):
-            X = self._with_encoded_targets(X, encoded, y)
+            X = self._with_encoded_targets(X, encoded, None if given else y)
+            own_X = WithTargets(own_X, y) if given else own_X
         weight = _normalized(self._class_weighted(weight, encoded))
         return Prepared(X, encoded, weight, fit_params, own_X, y)
 
@@ -135,23 +150,40 @@ class DataInput:
             X = self._validate_X(X)
             check_consistent_length(X, y)
             return X, y
-        X = to_numpy(X)
+        X = original = to_numpy(X)
         dtypes = ("float32", "float64") if self.dtype == "auto" else (self.dtype,)
         if _is_valid(X, dtypes) and _is_valid_target(y, len(X)):
             self.n_features_in_ = X.shape[1]
             vars(self).pop("feature_names_in_", None)
             return X, y
+        dtype = accepted_dtypes(X) if self.dtype == "auto" else self.dtype
+        if self.module is not None and holds_integers(X):  # the module is asked first
+            dtype = _any_integers(X)
         X, y = validate_data(
             self,
             X,
             y,
             allow_nd=True,
-            **self._conversion(
-                X, accepted_dtypes(X) if self.dtype == "auto" else self.dtype
-            ),
+            **self._conversion(X, dtype),
             **self._target_checks,
         )
+        if is_mapped(X):
+            self._check_file(X)
+        elif X.dtype.kind == "f":
+            warn_if_rounded(original, X.dtype.name)
         return as_rows(X) if is_sparse(X) else X, y
+
+    def _check_file(self, X):
+        """Look for numbers in a file that its batches could not hold."""
+        if self.module is None or X.dtype.kind == "f":
+            narrow = "float32" if self.dtype == "auto" else np.dtype(self.dtype).name
+            warn_if_rounded(X, narrow)
+        largest = np.finfo(self.dtype).max if self.dtype != "auto" else inf
+        if X.dtype.kind == "f" and not -largest <= X.min() <= X.max() <= largest:
+            raise ValueError(
+                "Input X contains infinity or a value too large for "
+                f"dtype({np.dtype(self.dtype).name!r})."
+            )
 
     @staticmethod
     def _conversion(X, dtype) -> dict:
@@ -171,14 +203,21 @@ class DataInput:
             raise ValueError(
                 f"X={name} is a Dataset of 0 samples; at least 1 is needed."
             )
-        return targets_of(dataset) if y is None else np.asarray(y)
+        if y is None:
+            return targets_of(dataset)
+        y = np.asarray(y)
+        if len(y) != len(dataset):
+            raise ValueError(
+                f"X={name} and y have inconsistent numbers of samples: {len(dataset)} "
+                f"and {len(y)}."
+            )
+        return y
 
     def _learn_inputs(self, X):
-        dtype = "float32"
+        dtype, kind = np.dtype("float32"), None  # of dicts, whose integers stay
         if is_array_like(X):
-            dtype, self.input_shape_ = X.dtype.newbyteorder("="), X.shape[1:]
-            if dtype not in (np.float32, np.float64):  # of a file
-                dtype = "float32"
+            kind, self.input_shape_ = X.dtype.kind, X.shape[1:]
+            dtype = X.dtype.newbyteorder("=")
         elif not isinstance(X, Mapping):
             first = check_pair(X, X[0])[0]
             if type(first).__module__.startswith("PIL."):
@@ -188,12 +227,62 @@ class DataInput:
                 )
             if hasattr(first, "shape"):
                 self.input_shape_ = tuple(first.shape)
-        dtype = np.dtype(dtype if self.dtype == "auto" else self.dtype)
-        self._torch_dtype = getattr(torch, dtype.name)
+                first = np.asarray(to_numpy(first))
+                dtype, kind = first.dtype, first.dtype.kind
+        if self.dtype != "auto":
+            dtype = np.dtype(self.dtype)
+        name = dtype.name if dtype in (np.float32, np.float64) else "float32"
+        self._torch_dtype = getattr(torch, name)
+        self._kind = kind
+        self._integers_as = None if kind is None else self._torch_dtype
+        if kind is not None and kind in "iub" and self.module is not None:
+            self._integers_as = UNDECIDED
+
+    def _decide_on_integers(self, X, validation, fit_params):
+        """Ask the module what it wants, if X holds integers; return X as that."""
+        if self._integers_as != UNDECIDED:
+            return X
+        self._integers_as = input_dtype(
+            *(self.module_, self.input_shape_, self._torch_dtype, self._kind),
+            fit_params,
+        )
+        if isinstance(validation, ArrayDataset) and is_array_like(validation.X):
+            validation.X = self._in_dtype_of_module(validation.X)
+        return self._in_dtype_of_module(X) if is_array_like(X) else X
+
+    @property
+    def _wants_integers(self) -> bool:
+        dtype = self._integers_as
+        return isinstance(dtype, torch.dtype) and not dtype.is_floating_point
+
+    def _in_dtype_of_module(self, X):
+        """Return X, an array that was validated, in the dtype that the module takes."""
+        if is_mapped(X):
+            if not self._wants_integers:
+                warn_if_rounded(X, self._dtype_name)
+            return X  # its batches are converted
+        if self._wants_integers:
+            return as_integers(X, self._integers_name)
+        if X.dtype == self._dtype_name:
+            return X
+        warn_if_rounded(X, self._dtype_name)
+        return X.astype(self._dtype_name)
+
+    @property
+    def _integers_name(self) -> str | None:
+        if self._wants_integers:
+            return str(self._integers_as).removeprefix("torch.")
+        return None
 
     def _with_encoded_targets(self, dataset, encoded, y):
-        same = encoded.dtype == y.dtype and np.array_equal(encoded, y)
-        return dataset if same else TargetTransform(dataset, self._encode_targets)
+        """Return a dataset that yields encoded targets; its own, unless y is None."""
+        if y is None:
+            return WithTargets(dataset, encoded)
+        if encoded.dtype == y.dtype and np.array_equal(encoded, y):
+            first = np.asarray(to_numpy(check_pair(dataset, dataset[0])[1]))
+            if (first.dtype, first.shape) == (y.dtype, y.shape[1:]):
+                return dataset
+        return TargetTransform(dataset, self._encode_targets, y.shape[1:])
 
     def _class_weighted(self, weight, encoded):
         """Return the weights of samples, multiplied by those of their classes."""
@@ -217,21 +306,28 @@ class DataInput:
     def _validate_X(self, X):
         """Check X against what the net was fitted on; Datasets pass as they are."""
         _refuse_loader("X", X)
+        refuse_pairs(X)
+        X = plain(X)
         if not is_array_like(X):
             return X
+        keeps = self._wants_integers or self._integers_as == UNDECIDED
         if (
-            _is_valid(X, (self._dtype_name,))
+            not keeps
+            and _is_valid(X, (self._dtype_name,))
             and X.shape[1:] == getattr(self, "input_shape_", None)
             and not hasattr(self, "feature_names_in_")
         ):
             return X
-        X = to_numpy(X)
+        X = original = to_numpy(X)
+        dtype = self._dtype_name
+        if keeps:
+            dtype = _any_integers(X) if holds_integers(X) else np.float64
         X = validate_data(
             self,
             X,
             reset=False,
             allow_nd=True,
-            **self._conversion(X, self._dtype_name),
+            **self._conversion(X, dtype),
         )
         X = as_rows(X) if is_sparse(X) else X
         expected = getattr(self, "input_shape_", X.shape[1:])
@@ -240,6 +336,10 @@ class DataInput:
                 f"X has samples of shape {X.shape[1:]}, but {type(self).__name__} was "
                 f"fitted on samples of shape {expected}; reshape or resize X."
             )
+        if self._wants_integers:
+            return self._in_dtype_of_module(X)
+        if not keeps:
+            warn_if_rounded(original, self._dtype_name)
         return X
 
     def check_data(self, X, y=None):
@@ -346,12 +446,17 @@ class DataInput:
 
         with seeded(self._seed, self.device_):  # the Dataset or the module may draw
             if is_in_memory(dataset) or is_gathered(dataset):
-                batches = GatheredBatches(dataset, self.device_, batch_size=1)
+                batches = self._gathered(dataset, batch_size=1)
                 X, _ = next(iter(batches))
             else:
                 collate = options.get("collate_fn") or default_collate
                 X, _ = collate([dataset[0]])
             return needs_several_samples(self.module_, forward)
+
+    def _gathered(self, dataset, **options) -> GatheredBatches:
+        batches = GatheredBatches(dataset, self.device_, **options)
+        batches.integers_as = self._integers_name
+        return batches
 
     def _default_batch_size(self, training, dataset, layers):
         """Return `batch_size`, or more for predictions.
@@ -403,7 +508,7 @@ class DataInput:
         if simple and in_memory:
             return InMemoryBatches(dataset, self.device_, **kwargs)
         if simple and is_gathered(dataset):
-            return GatheredBatches(dataset, self.device_, **kwargs)
+            return self._gathered(dataset, **kwargs)
         if not training and iterator in (None, DataLoader):
             # A DataLoader draws from torch's global generator unless it has its own.
             kwargs.setdefault("generator", torch.Generator())
@@ -443,6 +548,12 @@ def _has_finite_sum(X: np.ndarray) -> bool:
 def _is_valid_target(y, n_samples: int) -> bool:
     """Tell whether scikit-learn would return integers y as they are."""
     return type(y) is np.ndarray and y.shape == (n_samples,) and y.dtype.kind in "iu"
+
+
+def _any_integers(X):
+    """Return the dtype that keeps integers: of arrays their own."""
+    is_array = is_sparse(X) or (isinstance(X, np.ndarray) and X.dtype != object)
+    return None if is_array else np.int64
 
 
 def _check_weight(sample_weight, y) -> np.ndarray | None:
