@@ -192,7 +192,7 @@ def test_integers_that_are_floats_by_the_way():
     ):
         net.predict(X + 0.5)
     with pytest.raises(ValueError, match="too large for int64"):
-        net.predict((X + 2**63).astype("u8"))
+        net.predict(X.astype("u8") + np.uint64(2**63))
 
 
 def test_a_module_that_takes_floats_gets_them_in_spite_of_its_embedding():

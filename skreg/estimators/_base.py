@@ -384,7 +384,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             else:
                 self.initialize()
             vars(self).pop("_stale", None)
-            X = self._decide_on_integers(X, validation, fit_params)
+            prepared = self._decide_on_integers(prepared, validation)
             self._follow_amp(resume)
             with self._plain_device():
                 self._run_training(prepared)

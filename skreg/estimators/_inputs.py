@@ -238,17 +238,20 @@ class DataInput:
         if kind is not None and kind in "iub" and self.module is not None:
             self._integers_as = UNDECIDED
 
-    def _decide_on_integers(self, X, validation, fit_params):
-        """Ask the module what it wants, if X holds integers; return X as that."""
+    def _decide_on_integers(self, prepared: Prepared, validation) -> Prepared:
+        """Ask the module what it wants, if X holds integers; make X that."""
         if self._integers_as != UNDECIDED:
-            return X
+            return prepared
         self._integers_as = input_dtype(
             *(self.module_, self.input_shape_, self._torch_dtype, self._kind),
-            fit_params,
+            prepared.fit_params,
         )
         if isinstance(validation, ArrayDataset) and is_array_like(validation.X):
             validation.X = self._in_dtype_of_module(validation.X)
-        return self._in_dtype_of_module(X) if is_array_like(X) else X
+        if not is_array_like(prepared.X):
+            return prepared
+        X = self._in_dtype_of_module(prepared.X)
+        return prepared._replace(X=X, own_X=X)
 
     @property
     def _wants_integers(self) -> bool:
