@@ -78,7 +78,7 @@ def test_the_snippets_run(page, request, tmp_path, monkeypatch):
     X, y = X[:100], y[:100]
     rows = 16 * X.reshape(len(X), -1)
     monkeypatch.setattr("sklearn.datasets.load_digits", lambda return_X_y: (rows, y))
-    names = {"X": X, "y": y, "groups": np.arange(100) % 10}
+    names = {"X": X, "rows": rows, "y": y, "groups": np.arange(100) % 10}
     with joblib.parallel_config("skreg"):  # the same results, sooner
         for code in codes:
             exec(compile(code, str(page), "exec"), names)

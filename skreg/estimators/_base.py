@@ -98,6 +98,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         early_stopping=False,
         patience=20,
         validation_fraction=0.1,
+        holdout="random",
         train_split=None,
         callbacks=None,
         random_state=None,
@@ -134,6 +135,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self.early_stopping = early_stopping
         self.patience = patience
         self.validation_fraction = validation_fraction
+        self.holdout = holdout
         self.train_split = train_split
         self.callbacks = callbacks
         self.random_state = random_state
@@ -385,6 +387,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
                 self.initialize()
             vars(self).pop("_stale", None)
             prepared = self._decide_on_integers(prepared, validation)
+            if isinstance(validation, ArrayDataset):
+                self._compare_inputs(ArrayDataset(prepared.X, prepared.y), validation)
             self._follow_amp(resume)
             with self._plain_device():
                 self._run_training(prepared)

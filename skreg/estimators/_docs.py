@@ -52,6 +52,7 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
         before.
     shuffle : bool, default=True
         Draw a new order of the samples for each epoch, unless one batch holds all.
+        What early stopping holds out is the choice of `holdout`.
     early_stopping : bool, default=False
         Stop when the validation {monitored} has had no new best for more than
         `patience` epochs, and restore the weights of the best epoch. Validation data
@@ -61,8 +62,14 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
         Epochs without a new best that early stopping tolerates.
     validation_fraction : float, default=0.1
         Share of the training data that early stopping holds out, in (0, 1).
+    holdout : {{"random", "last"}}, default="random"
+        Which part early stopping holds out: samples drawn at random (by class, in a
+        classifier), also with ``shuffle=False``; or the last ones, as samples in the
+        order of time need it. With ``groups``, whole groups, or the last groups.
     train_split : callable, default=None
-        As in skorch, e.g. ``ValidSplit(5)``; None trains on all data.
+        As in skorch, e.g. ``ValidSplit(5)``; None trains on all data. Only the first
+        split of a cross-validation generator is used; samples in neither part are
+        warned of.
     callbacks : list of skorch callbacks, default=None
         Added to those that write the history, keep an eye on divergence and print.
         In all that ``fit`` calls, targets and predictions are those of the user:

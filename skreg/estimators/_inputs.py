@@ -1,6 +1,6 @@
 """From what users pass as X and y to the datasets and iterators of a fit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf, prod
 from numbers import Real
 from operator import index
@@ -48,6 +48,7 @@ from skreg.estimators._data import (
     weight_of,
     with_weight,
 )
+from skreg.estimators._elsewhere import warn_if_elsewhere
 from skreg.estimators._integers import (
     UNDECIDED,
     as_integers,
@@ -57,6 +58,7 @@ from skreg.estimators._integers import (
 )
 from skreg.estimators._randomness import seeded
 from skreg.estimators._sparse import as_rows, is_sparse
+from skreg.estimators._splits import check_classes, last_part, warn_if_unused
 from skreg.estimators._targets import Targets, without_decoding
 
 PREDICTED_BATCHES = 4  # of training, in one of predictions
@@ -368,7 +370,9 @@ class DataInput:
             try:
                 if shown:
                     targets = session.targets
-                    parts = split(targets.shown(dataset), targets.own(y), **fit_params)
+                    whole = targets.shown(dataset)
+                    parts = split(whole, targets.own(y), **fit_params)
+                    warn_if_unused(split, whole, *parts)
                 else:
                     parts = split(dataset, y, **fit_params)
             except ValueError as error:
@@ -404,14 +408,32 @@ class DataInput:
         valid_encoded = targets.encoded(valid)
         if valid_encoded is None:
             valid_encoded = self._prepare_validation(valid, None, targets)
+            self._compare_inputs(encoded, valid_encoded)
         return encoded, valid_encoded
 
-    def _held_out(self, groups) -> ValidSplit:
+    def _compare_inputs(self, train, valid) -> None:
+        """Warn of validation data that were not prepared as the training data were."""
+        if isinstance(train, ArrayDataset) and isinstance(valid, ArrayDataset):
+            X, X_val = train.X, valid.X
+            if hasattr(X, "dtype") and hasattr(X_val, "dtype"):
+                warn_if_elsewhere(X, X_val, getattr(self, "feature_names_in_", None))
+
+    def _held_out(self, groups) -> Callable:
         """Return the split of early stopping, which keeps groups together."""
+        if self.holdout == "last":
+            return self._hold_out_last
         size, seed = self.validation_fraction, self._seed
         if groups is None:
             return ValidSplit(size, stratified=self._stratified, random_state=seed)
         return ValidSplit(GroupShuffleSplit(1, test_size=size, random_state=seed))
+
+    def _hold_out_last(self, dataset, y, groups=None) -> tuple[Subset, Subset]:
+        parts = last_part(len(dataset), self.validation_fraction, groups)
+        if self._stratified:
+            labels = self._session.targets.own(y) if self._session else y
+            check_classes(*(labels[part] for part in parts))
+        train, valid = (Subset(dataset, part) for part in parts)
+        return train, valid
 
     def _merges_last(self, dataset, options: dict) -> bool:
         """Return whether a lone last sample must join the batch before it.

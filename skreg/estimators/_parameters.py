@@ -178,6 +178,11 @@ RULES = {
         "a number strictly between 0 and 1",
         "it is the share of the training data held out for early stopping",
     ),
+    "holdout": Rule(
+        lambda part: isinstance(part, str) and part in ("random", "last"),
+        "'random' or 'last'",
+        "'last' is for samples in the order of time",
+    ),
     "random_state": Rule(
         _is_seed,
         "None, an integer in [0, 2**32 - 1] or a numpy RandomState",
