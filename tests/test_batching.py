@@ -911,7 +911,7 @@ ALONE = {
     "changes its attribute 'steps'": {"module": Counting},
     "changes its attribute 'seen'": {"module": Remembering},
     "changes its attribute 'mean'": {"module": Tracking},
-    "criterion NLLLoss": {"criterion": nn.NLLLoss},
+    "criterion MultiMarginLoss": {"criterion": nn.MultiMarginLoss},
     "augment=": {"augment": torch.nn.Identity()},
     "not arrays in memory": {"iterator_train": torch.utils.data.DataLoader},
     "validation data are shuffled, or not all": {

@@ -11,6 +11,7 @@ from skreg.backprop import Backprop, Parts
 from skreg.batching._candidates import Candidate, make_head
 from skreg.batching._streams import DataPool, Samples, Streams
 from skreg.batching._vmap import VmappedModule
+from skreg.estimators._outputs import last_operation, name_of
 from skreg.estimators._steps import make_step
 from skreg.objective import stacked_penalty
 
@@ -93,8 +94,20 @@ class Stack:
         """Raise what a net would whose module has too many outputs, or too few."""
         if not self._outputs_are_checked:
             y = samples.y if samples.shared else samples.y[0]
-            self.candidates[0].net._check_outputs(outputs[0], y)
+            first = self.candidates[0]
+            first.net._check_outputs(outputs[0], y)
+            if any(candidate.net._session.looks for candidate in self.candidates):
+                operation = self._last_operation()
+                first.job.run(first.net._look_at_outputs, outputs[0], operation)
+                for candidate in self.candidates:
+                    candidate.net._session.looks = False
             self._outputs_are_checked = True
+
+    def _last_operation(self) -> str:
+        layers = self.candidates[0].layers
+        if layers is not None:
+            return name_of(layers[-1])
+        return last_operation(self.model.attached())
 
     def outputs(self, samples: Samples, training: bool = False) -> Tensor:
         """Return the outputs of all nets, of shape (B, n, n_outputs)."""

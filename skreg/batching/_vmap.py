@@ -78,6 +78,10 @@ class VmappedModule:
             self._outputs = call(self.leaves, self.fixed, x.clone())
         return self._outputs.detach()
 
+    def attached(self) -> Tensor:
+        """Return the outputs of the last batch with their graph."""
+        return self._outputs
+
     def _call(self, weights, fixed, x):
         # So that dropout of inputs that all nets share is seen to differ by net.
         self._anchor.value = next(iter(weights.values())).new_zeros(())

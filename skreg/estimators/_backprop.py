@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from skreg.backprop import Backprop, fully_connected_layers, loss_head
+from skreg.estimators._outputs import name_of
 from skreg.estimators._steps import make_step
 from skreg.objective import penalize_into
 
@@ -142,6 +143,8 @@ class HandTraining:
             outputs = self._forward_in_training(X)
             y = y.to(outputs.device)
             net._check_outputs(outputs, y)
+            if net._session.looks:
+                net._look_at_outputs(outputs, name_of(self.layers[-1]))
             scale = 1 / n if weight is None else weight.to(outputs) / n
             loss, gradient = self.head(outputs, y, scale)
             penalty = penalize_into(

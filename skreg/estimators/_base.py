@@ -1,6 +1,7 @@
 """What the classifier and the regressor share: skorch's net, made to behave."""
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from copy import copy, deepcopy
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from skreg.estimators._epochs import (
     run_lean_epoch,
 )
 from skreg.estimators._inputs import DataInput
+from skreg.estimators._outputs import doubt, last_operation
 from skreg.estimators._overrides import note_names, overrides
 from skreg.estimators._parameters import RULES, check_parameters
 from skreg.estimators._randomness import epoch_seed, make_generator, seeded
@@ -58,6 +60,7 @@ class _Session:
     bounds: tuple[float, float] | None = None  # of attacks; None if there are none
     fit_params: dict = field(default_factory=dict)
     lean: bool = False
+    looks: bool = True  # at the outputs of the next batch
     closed: bool = False  # nobody but the package sees the net and its batches
     hand: HandTraining | None = None
     mean_weight: float = 1.0  # of the training data, when validation data are split off
@@ -380,6 +383,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         tasks = FitTasks(self, *original) if watched else None
         groups = fit_params.pop("groups")
         self._session = _Session(targets, prepared.weight, validation, tasks, groups)
+        self._session.looks = not learned or bool(stale)
         try:
             if resume:
                 self._renew(stale)
@@ -584,12 +588,25 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         session = self._session
         if not training:
             return self.criterion_(outputs, y_true)
+        if session and session.looks:
+            self._look_at_outputs(outputs, last_operation(outputs))
         loss = self._data_loss(outputs, y_true, session.weight if session else None)
         params = session.penalized if session else self._penalized_parameters()
         objective = penalized_objective(loss, params, self.lambda1, self.lambda2)
         if session:
             session.penalty = objective.penalty
         return objective.value
+
+    def _look_at_outputs(self, outputs, operation: str) -> None:
+        """Warn, once a fit, of outputs that the criterion is not meant for."""
+        self._session.looks = False
+        found = doubt(
+            *(self.criterion_, outputs.detach(), operation),
+            standardized=self._is_standardized,
+            half=self._amp is not None,
+        )
+        if found is not None:
+            warnings.warn(found, UserWarning, stacklevel=2)
 
     def _data_loss(self, outputs, y_true, weight):
         if weight is None:

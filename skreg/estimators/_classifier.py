@@ -19,6 +19,9 @@ from skreg.attacks import log_odds_of_error
 from skreg.callbacks import AccuracyTracker
 from skreg.estimators import _docs
 from skreg.estimators._base import RegularizedNet
+from skreg.estimators._components import Components
+from skreg.estimators._outputs import has_logits
+from skreg.estimators._overrides import overrides
 from skreg.estimators._parameters import RULES, Rule
 from skreg.estimators._targets import Labels
 
@@ -43,7 +46,8 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
     criterion : loss class or instance, default=nn.CrossEntropyLoss
         Called as in PyTorch, with what the module returns: ``nn.NLLLoss`` only with
         modules that end in ``log_softmax``. (In skorch it is for modules that return
-        probabilities.)
+        probabilities.) A warning tells of a module that ends in a softmax or sigmoid
+        which the criterion computes itself.
     {_docs.SHARED.format(monitored="accuracy", **_ENCODED)}
     class_weight : "balanced" or dict, default=None
         Weights of the classes, by label; they multiply the weights of the samples.
@@ -165,6 +169,21 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
     def _is_encoded(self, y) -> bool:
         """Tell whether a tensor of targets holds class indices."""
         return y.ndim == 1 and not (y.is_floating_point() or y.dtype == torch.bool)
+
+    _is_standardized = False  # as numbers of a regression are
+
+    def _contradictions(self):
+        """Yield what is wrong with parameters that are all right on their own."""
+        criterion = self.criterion
+        kind = criterion if isinstance(criterion, type) else type(criterion)
+        changed = type(self).initialize_module is not Components.initialize_module
+        changed = changed or overrides(self)
+        if kind is nn.NLLLoss and has_logits(self.module) and not changed:
+            made = "None" if self.module is None else _name(self.module)
+            yield (
+                f"criterion=NLLLoss takes log-probabilities, but module={made} returns "
+                "logits; use criterion=nn.CrossEntropyLoss, which computes them."
+            )
 
     def _check_partial_fit(self):
         if _is_balanced(self.class_weight):
@@ -302,6 +321,10 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
             if predicted.dtype.kind == y.dtype.kind:
                 return float(np.mean(predicted == y))
         return super().score(X, y, sample_weight)
+
+
+def _name(module) -> str:
+    return getattr(module, "__name__", type(module).__name__)
 
 
 def _are_labels(y) -> bool:

@@ -220,6 +220,8 @@ def check_parameters(net, rules: dict[str, Rule] = RULES) -> None:
     for prefix in COMPONENTS:
         if prefix not in broken:
             problems += _unknown_arguments(net, prefix)
+    if not broken:
+        problems += net._contradictions()
     if "callbacks" not in broken:
         problems += _unknown_callbacks(net)
     if problems:

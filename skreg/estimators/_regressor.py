@@ -83,6 +83,14 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
     def _check_same_classes(self, classes):
         """Do nothing: regressions have no classes."""
 
+    @property
+    def _is_standardized(self) -> bool:
+        return self.scale_target
+
+    def _contradictions(self):
+        """Return nothing: each parameter is checked on its own."""
+        return ()
+
     def _check_partial_fit(self):
         """Do nothing: regressions have no classes."""
 
