@@ -186,6 +186,57 @@ def log_odds_of_error(outputs: Tensor, y: Tensor) -> Tensor:
     return others.logsumexp(dim=1) - outputs.gather(1, y)[:, 0]
 
 
+class GradientWatch:
+    """Counts the samples whose loss does not tell an attack where to go.
+
+    Their gradient is zero wherever the attack has looked: a module that rounds its
+    inputs, for instance, has steps for a loss.
+    """
+
+    BLIND = 0.9  # share of the samples from which on the attack proves nothing
+
+    def __init__(self):
+        self.n_samples = self.n_without = 0
+
+    @contextmanager
+    def watching(self, loss: Callable[[Tensor], Tensor], n_samples: int) -> Iterator:
+        """Yield the loss of `n_samples` inputs, to attack them with.
+
+        Parameters
+        ----------
+        loss : callable
+            As for :func:`fgsm`.
+        n_samples : int
+        """
+        found = []
+
+        def note(gradient):
+            found.append(gradient.flatten(start_dim=1).any(dim=1))
+
+        def watched(x):
+            if x.requires_grad:
+                x.register_hook(note)
+            return loss(x)
+
+        yield watched
+        n_with = int(torch.stack(found).any(dim=0).sum()) if found else 0
+        self.n_samples += n_samples
+        self.n_without += n_samples - n_with
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether there was no gradient for almost all samples."""
+        return self.n_without > 0 and self.n_without >= self.BLIND * self.n_samples
+
+    @property
+    def finding(self) -> str:
+        """What was found, as the beginning of a sentence."""
+        return (
+            "the gradient of the loss with respect to X is zero for "
+            f"{self.n_without} of {self.n_samples} samples"
+        )
+
+
 @contextmanager
 def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
     """Turn dropout off and freeze batch statistics; then put the modes back."""
@@ -202,9 +253,10 @@ def _loss_and_gradient(loss, x: Tensor) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         losses = loss(x)
-        # Of the inputs only: the gradients of the weights stay as they are.
-        (gradient,) = torch.autograd.grad(losses.sum(), x)
-    return losses.detach(), gradient
+        # Of the inputs only: the gradients of the weights stay as they are. They are
+        # None where the inputs have no part in the loss.
+        (gradient,) = torch.autograd.grad(losses.sum(), x, allow_unused=True)
+    return losses.detach(), torch.zeros_like(x) if gradient is None else gradient
 
 
 def _steepest(gradient: Tensor, norm: str) -> Tensor:

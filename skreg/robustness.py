@@ -23,6 +23,7 @@ Madry, Makelov, Schmidt, Tsipras and Vladu, "Towards deep learning models resist
 adversarial attacks", ICLR (2018).
 """
 
+import warnings
 from math import isfinite
 from numbers import Integral, Real
 
@@ -69,9 +70,11 @@ def fgsm(net, X, y, *, eps, norm="linf", bounds=None, batch_size=256):
         Euclidean length of the changes.
     bounds : (low, high), default=None
         Two numbers, or arrays of the shape of one sample; attacked inputs are clipped
-        to lie between them. None takes the smallest and the largest number in `X`.
-        Pass ``(-np.inf, np.inf)`` to clip nothing, or ``(X.min(axis=0),
-        X.max(axis=0))`` for features in units of their own.
+        to lie between them. None takes the range of the training data,
+        ``net.input_range_``; a number in `X` that lies outside of it is not moved
+        further out. Pass ``(-np.inf, np.inf)`` to clip nothing, or
+        ``(X_train.min(axis=0), X_train.max(axis=0))`` for features in units of their
+        own.
     batch_size : int, default=256
         Samples that are attacked at a time; decides how much memory is needed.
 
@@ -87,7 +90,15 @@ def fgsm(net, X, y, *, eps, norm="linf", bounds=None, batch_size=256):
     TypeError
         If `net` is no net of skreg, or `X` no array.
     ValueError
-        If a parameter is none of what is said here, or `X` is outside `bounds`.
+        If a parameter is none of what is said here, `X` is outside of the `bounds` that
+        are passed, or the net computes without gradients.
+
+    Warns
+    -----
+    UserWarning
+        If the gradient of the loss is zero for almost all samples, so that the attack
+        finds nothing (the module rounds its inputs, say); or if `bounds` is None and
+        the net does not know the range of its training data.
 
     References
     ----------
@@ -341,7 +352,12 @@ class _Attack:
         check_consistent_length(X, y)
         if eps == 0:
             return X.copy()
-        return np.concatenate([x.cpu().numpy() for x, _ in self._run(net, X, y, eps)])
+        bounds = _bounds(self.bounds, net, X)
+        watch = attacks.GradientWatch()
+        batches = self._run(net, X, y, eps, bounds, watch)
+        attacked = np.concatenate([x.cpu().numpy() for x, _ in batches])
+        _warn_if_blind(watch, "what it returns is no attack")
+        return attacked
 
     def survivors(self, net, X, y, all_eps) -> np.ndarray:
         """Return for each eps which samples the net gets right, attacked or not."""
@@ -352,7 +368,8 @@ class _Attack:
                 f"{type(net).__name__} is no classifier and has no accuracy; score it "
                 "on what fgsm or pgd return."
             )
-        bounds = _check_bounds(self.bounds, X)
+        bounds = _bounds(self.bounds, net, X)
+        watch = attacks.GradientWatch()
         y = net._check_targets(y)
         check_consistent_length(X, y)
         right = estimator.predict(original) == y
@@ -360,15 +377,15 @@ class _Attack:
         for i in np.argsort(all_eps, kind="stable"):
             if all_eps[i] > 0 and right.any():
                 encoded = net._encode_targets(y[right])
-                batches = self._run(net, X[right], encoded, all_eps[i], bounds)
+                batches = self._run(net, X[right], encoded, all_eps[i], bounds, watch)
                 still_right = [_predict(net, x) == y for x, y in batches]
                 right[right] = torch.cat(still_right).cpu().numpy()
             survivors[i] = right
+        _warn_if_blind(watch, "the accuracy under attack says nothing")
         return survivors
 
-    def _run(self, net, X, y, eps, bounds=None):
+    def _run(self, net, X, y, eps, bounds, watch):
         """Yield attacked inputs and encoded targets, batch by batch, on the device."""
-        bounds = _check_bounds(self.bounds, X) if bounds is None else bounds
         X = torch.as_tensor(X)
         # Drawn for all samples at once, and on the CPU, so that neither the device nor
         # the size of the batches decide.
@@ -385,18 +402,19 @@ class _Attack:
                 x = X[batch].to(net.device_)
                 target = torch.as_tensor(y[batch], device=net.device_)
                 loss = loss_of_inputs(net, target)
-                if self.name == "fgsm":
-                    attacked = attacks.fgsm(loss, x, eps, **common)
-                else:
-                    attacked = attacks.pgd(
-                        loss,
-                        x,
-                        eps,
-                        steps=self.steps,
-                        step_size=self.step_size,
-                        starts=[None, *(s[batch].to(net.device_) for s in starts)],
-                        **common,
-                    )
+                with watch.watching(loss, len(x)) as watched:
+                    if self.name == "fgsm":
+                        attacked = attacks.fgsm(watched, x, eps, **common)
+                    else:
+                        attacked = attacks.pgd(
+                            watched,
+                            x,
+                            eps,
+                            steps=self.steps,
+                            step_size=self.step_size,
+                            starts=[None, *(s[batch].to(net.device_) for s in starts)],
+                            **common,
+                        )
                 yield attacked, target
 
 
@@ -463,9 +481,32 @@ def _is_finite(value) -> bool:
     )
 
 
+def _warn_if_blind(watch: attacks.GradientWatch, consequence: str) -> None:
+    if watch.is_blind:
+        warnings.warn(
+            f"The attack is blind: {watch.finding}, so that {consequence}. Does the "
+            "module round or detach its inputs? Attack one that is smooth in place of "
+            "it, or an attack without gradients is needed.",
+            stacklevel=4,
+        )
+
+
+def _bounds(bounds, net: RegularizedNet, X: np.ndarray) -> tuple:
+    """Return between which numbers attacked inputs stay."""
+    if bounds is not None:
+        return _check_bounds(bounds, X)
+    if hasattr(net, "input_range_"):
+        return net.input_range_
+    warnings.warn(
+        f"This {type(net).__name__} has no input_range_, the range of its training "
+        "data: attacked inputs stay in that of the X that is passed, and so depend on "
+        "it. Pass bounds=(low, high).",
+        stacklevel=4,
+    )
+    return X.min(), X.max()
+
+
 def _check_bounds(bounds, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if bounds is None:
-        return X.min(), X.max()
     try:
         low, high = (np.asarray(bound, dtype=X.dtype) for bound in bounds)
         np.broadcast_to(low, X.shape[1:]), np.broadcast_to(high, X.shape[1:])

@@ -6,13 +6,15 @@ they are, with dropout off and with the running statistics of batch normalisatio
 which it does not change.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
+from functools import reduce
 
 import torch
 from torch import Tensor
 
-from skreg.attacks import evaluation_mode, fgsm, pgd, random_start
-from skreg.estimators._data import is_array_like
+from skreg.attacks import GradientWatch, evaluation_mode, fgsm, pgd, random_start
+from skreg.estimators._input_range import extended, range_of
 from skreg.estimators._randomness import seeded
 
 
@@ -34,37 +36,39 @@ def loss_of_inputs(net, y: Tensor, fit_params: dict | None = None) -> Callable:
         Maps a Tensor of shape (n_samples, ...) to one of shape (n_samples,).
     """
 
-    def losses(X: Tensor) -> Tensor:
+    def loss(X: Tensor) -> Tensor:
         # Not net.infer, which in training may go without autograd.
         # A copy, because the module may work in place.
         outputs = net.module_(X.clone(), **(fit_params or {}))
         outputs = outputs[0] if isinstance(outputs, tuple) else outputs
         net._check_outputs(outputs, y)
-        return net._sample_losses(outputs, y)
+        losses = net._sample_losses(outputs, y)
+        if X.requires_grad and not losses.requires_grad:
+            raise ValueError(
+                f"The outputs of {type(net.module_).__name__} have no gradients, which "
+                "an attack needs: its forward runs under torch.no_grad() or "
+                "inference_mode(), or detaches them. Let it compute with gradients."
+            )
+        return losses
 
-    return losses
+    return loss
 
 
-def input_range(net, X) -> tuple[float, float]:
-    """Return the smallest and the largest number in training data.
-
-    A Dataset is read once from end to end.
-    """
-    if is_array_like(X):
-        return float(X.min()), float(X.max())
+def range_of_dataset(net, X) -> tuple[float, float]:
+    """Return the range of the inputs of a Dataset, read once from end to end."""
     if isinstance(X, Mapping):
         raise ValueError(
             f"adversarial_eps={net.adversarial_eps!r} needs inputs in one array; got a "
             f"dict with the keys {list(X)}. Pass one array, or adversarial_eps=0."
         )
     with seeded(net._seed, torch.device("cpu")):  # the Dataset may draw
-        batches = net.get_iterator(X)
-        ranges = [(inputs.min().item(), inputs.max().item()) for inputs, _ in batches]
-    lows, highs = zip(*ranges, strict=True)
-    return float(min(lows)), float(max(highs))
+        ranges = [range_of(inputs) for inputs, _ in net.get_iterator(X)]
+    return reduce(extended, ranges)
 
 
-def attacked(net, X: Tensor, y, bounds, fit_params: dict) -> Tensor:
+def attacked(
+    net, X: Tensor, y, bounds, fit_params: dict, warn_if_blind: bool = False
+) -> Tensor:
     """Return what the inputs `X` of a training batch become under attack.
 
     Parameters
@@ -77,6 +81,8 @@ def attacked(net, X: Tensor, y, bounds, fit_params: dict) -> Tensor:
     y : Tensor or array of shape (n_samples,) or (n_samples, n_outputs)
     bounds : (float, float)
     fit_params : dict
+    warn_if_blind : bool, default=False
+        Warn if the attack finds no gradient to follow.
 
     Returns
     -------
@@ -89,17 +95,33 @@ def attacked(net, X: Tensor, y, bounds, fit_params: dict) -> Tensor:
             f"floating-point numbers; got {kind}. Let the Dataset convert them, or "
             "pass adversarial_eps=0."
         )
+    watch = GradientWatch()
     loss = loss_of_inputs(net, torch.as_tensor(y, device=X.device), fit_params)
-    eps, norm = net.adversarial_eps, net.adversarial_norm
     with evaluation_mode(net.module_):
-        if net.adversarial_steps == 1:
-            return fgsm(loss, X, eps, norm=norm, bounds=bounds)
-        return pgd(
-            loss,
-            X,
-            eps,
-            steps=net.adversarial_steps,
-            norm=norm,
-            bounds=bounds,
-            starts=[random_start(X, eps, norm)],
+        if not warn_if_blind:
+            return _attack(net, loss, X, bounds)
+        with watch.watching(loss, len(X)) as watched:
+            attacked = _attack(net, watched, X, bounds)
+    if watch.is_blind:
+        warnings.warn(
+            f"adversarial_eps={net.adversarial_eps!r}: {watch.finding} of the first "
+            "batch, so that the attacks find nothing, and training is not adversarial. "
+            "Does the module round or detach its inputs?",
+            stacklevel=2,
         )
+    return attacked
+
+
+def _attack(net, loss, X, bounds) -> Tensor:
+    eps, norm = net.adversarial_eps, net.adversarial_norm
+    if net.adversarial_steps == 1:
+        return fgsm(loss, X, eps, norm=norm, bounds=bounds)
+    return pgd(
+        loss,
+        X,
+        eps,
+        steps=net.adversarial_steps,
+        norm=norm,
+        bounds=bounds,
+        starts=[random_start(X, eps, norm)],
+    )

@@ -17,7 +17,7 @@ from skorch.utils import params_for
 
 from skreg.backprop import fully_connected_layers
 from skreg.callbacks import StopTraining
-from skreg.estimators._adversarial import attacked, input_range
+from skreg.estimators._adversarial import attacked, range_of_dataset
 from skreg.estimators._amp import MixedPrecision
 from skreg.estimators._backprop import (
     HandTraining,
@@ -32,6 +32,7 @@ from skreg.estimators._epochs import (
     is_lean,
     run_lean_epoch,
 )
+from skreg.estimators._input_range import SeenRange, extended, range_of
 from skreg.estimators._inputs import DataInput
 from skreg.estimators._outputs import doubt, last_operation
 from skreg.estimators._overrides import note_names, overrides
@@ -58,6 +59,8 @@ class _Session:
     penalized: list = field(default_factory=list)
     augment: object = None
     bounds: tuple[float, float] | None = None  # of attacks; None if there are none
+    seen: SeenRange | None = None  # where X is a Dataset
+    was_attacked: bool = False
     fit_params: dict = field(default_factory=dict)
     lean: bool = False
     looks: bool = True  # at the outputs of the next batch
@@ -425,8 +428,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self._session.penalized = self._penalized_parameters()
         self._session.augment = self._make_augmentation()
         self._session.fit_params = fit_params
-        if self.adversarial_eps > 0:
-            self._session.bounds = input_range(self, X)
+        self._learn_input_range(X)
         self.notify("on_train_begin", **own)
         self._session.lean = is_lean(self)
         self._session.closed = is_closed(self)
@@ -438,7 +440,27 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             # Leave a net that can be used, and let the caller know.
             self.notify("on_train_end", **own)
             raise
+        finally:
+            if self._session.seen is not None:
+                self._extend_input_range(self._session.seen.value())
         self.notify("on_train_end", **own)
+
+    def _learn_input_range(self, X) -> None:
+        """Note the range of training data, at once or as the batches are seen."""
+        session = self._session
+        if is_array_like(X):
+            self._extend_input_range(range_of(X))
+        elif self.adversarial_eps > 0:  # attacks must know it before the first batch
+            self._extend_input_range(range_of_dataset(self, X))
+        elif not isinstance(X, Mapping):
+            session.seen = SeenRange()
+        if self.adversarial_eps > 0:
+            session.bounds = self.input_range_
+
+    def _extend_input_range(self, more) -> None:
+        wider = extended(getattr(self, "input_range_", None), more)
+        if wider is not None:
+            self.input_range_ = wider
 
     def _make_augmentation(self):
         augment, kwargs = self.augment, self.get_params_for("augment")
@@ -556,6 +578,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         session.weight = getattr(batch, "weight", None)
         if session.weight is not None:
             session.weight = session.weight / session.mean_weight
+        if session.seen is not None:
+            session.seen.add(batch[0])
         if session.augment is None and session.bounds is None:
             return batch
         X, y = batch
@@ -563,7 +587,11 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         if session.augment is not None:
             X = session.augment(X)
         if session.bounds is not None:
-            X = attacked(self, X, y, session.bounds, session.fit_params)
+            X = attacked(
+                *(self, X, y, session.bounds, session.fit_params),
+                warn_if_blind=not session.was_attacked,
+            )
+            session.was_attacked = True
         return Batch(X, y, session.weight)
 
     def get_loss(self, y_pred, y_true, X=None, training=False):

@@ -116,6 +116,10 @@ module_ : nn.Module
         Where the net was trained.
     input_shape_ : tuple of int
         Shape of one sample.
+    input_range_ : (float, float)
+        The smallest and the largest number in the training data, within which attacks
+        stay; ``partial_fit`` and warm starts extend it. Of a Dataset it is the range of
+        the batches that training has seen; there is none for a dict of inputs.
     n_features_in_ : int
         Length of the second axis of X.
     feature_names_in_ : ndarray of str

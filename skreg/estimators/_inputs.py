@@ -216,6 +216,7 @@ class DataInput:
         return y
 
     def _learn_inputs(self, X):
+        vars(self).pop("input_range_", None)
         dtype, kind = np.dtype("float32"), None  # of dicts, whose integers stay
         if is_array_like(X):
             kind, self.input_shape_ = X.dtype.kind, X.shape[1:]
