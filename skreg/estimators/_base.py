@@ -80,7 +80,6 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     _amp = None  # the MixedPrecision of the last fit
     # Groups are for the splits of a search, unless set_fit_request says otherwise.
     __metadata_request__fit = {"groups": False}
-    __metadata_request__partial_fit = {"groups": False}
 
     def __init__(
         self,
@@ -282,6 +281,23 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         return self
 
     __repr__ = BaseEstimator.__repr__
+
+    def get_metadata_routing(self):
+        """Return which metadata the methods ask for.
+
+        ``partial_fit`` asks for what ``fit`` asks for, but where
+        ``set_partial_fit_request`` says otherwise.
+
+        Returns
+        -------
+        MetadataRouter
+        """
+        requests = self._get_metadata_request()
+        own = requests.partial_fit.requests
+        for param, alias in requests.fit.requests.items():
+            if own.get(param) is None:
+                requests.partial_fit.add_request(param=param, alias=alias)
+        return super().get_metadata_routing().add_self_request(requests)
 
     # -- fitting --------------------------------------------------------------------
 
