@@ -1,11 +1,21 @@
 """Scores of a search over two parameters."""
 
-from numbers import Number
-
 import numpy as np
 
-from skreg.displays._common import SMALL, WIDTH, as_numbers, check_axes, shorten
-from skreg.displays._searches import distinct, index_of, read_scores, score_words
+from skreg.displays._common import (
+    SMALL,
+    WIDTH,
+    as_numbers,
+    check_axes,
+    turn_if_long,
+)
+from skreg.displays._searches import (
+    distinct,
+    index_of,
+    read_scores,
+    score_words,
+    value_words,
+)
 
 CELL = 0.42  # inches: the least height of a row of cells with text in it
 
@@ -120,8 +130,10 @@ class HeatMapDisplay:
         self.colorbar_ = self.figure_.colorbar(
             self.image_, ax=ax, label=self.score_name
         )
-        ax.set_xticks(range(len(self.column_values)), _words(self.column_values))
-        ax.set_yticks(range(len(self.row_values)), _words(self.row_values))
+        words = value_words(self.column_values)
+        ax.set_xticks(range(len(words)), words)
+        turn_if_long(ax, words)
+        ax.set_yticks(range(len(self.row_values)), value_words(self.row_values))
         ax.set(xlabel=self.column_name, ylabel=self.row_name)
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
@@ -259,15 +271,3 @@ class HeatMapDisplay:
         for color, width in (("white", 4), ("#D55E00", 2)):
             frame = Rectangle(corner, *size, edgecolor=color, linewidth=width, **look)
             self.ax_.add_patch(frame)
-
-
-def _words(values: list) -> list[str]:
-    return [
-        f"{v:g}" if isinstance(v, Number) and not isinstance(v, bool) else _word(v)
-        for v in values
-    ]
-
-
-def _word(value) -> str:
-    text = value if isinstance(value, str) else getattr(value, "__name__", None)
-    return text or shorten(value)

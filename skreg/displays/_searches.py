@@ -1,10 +1,12 @@
 """From the results of searches to arrays."""
 
-from numbers import Number
+from numbers import Real
 
 import numpy as np
 
 from skreg.displays._common import mean_and_error
+
+WORD = 30  # characters: the longest label of a value
 
 
 def read_scores(cv_results, part: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
@@ -54,8 +56,46 @@ def distinct(params: list[dict], name: str) -> list:
     for candidate in params:
         if name in candidate and not any(_same(candidate[name], v) for v in values):
             values.append(candidate[name])
-    is_numeric = all(isinstance(v, Number) and not isinstance(v, bool) for v in values)
-    return sorted(values) if is_numeric else values
+    return sorted(values) if are_numbers(values) else values
+
+
+def are_numbers(values) -> bool:
+    """Return whether all values have a place on an axis: finite numbers, no bools."""
+    return all(_is_number(value) and np.isfinite(value) for value in values)
+
+
+def as_values(values) -> np.ndarray:
+    """Return the values of a parameter: floats, or an array of objects of any kind.
+
+    Tuples of one length would otherwise become a second axis.
+    """
+    values = list(values)
+    if are_numbers(values):
+        return np.array(values, dtype=float)
+    array = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):
+        array[i] = value
+    return array
+
+
+def value_words(values) -> list[str]:
+    """Return how the values of a parameter are written on an axis."""
+    return [f"{v:g}" if _is_number(v) else _word(v) for v in values]
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _word(value) -> str:
+    text = value if isinstance(value, str) else getattr(value, "__name__", None)
+    text = text or " ".join(repr(value).split())
+    if " at 0x" in text:  # an object that has nothing to say of itself
+        text = type(value).__name__
+    if len(text) <= WORD:
+        return text
+    half = (WORD - 3) // 2  # long values differ at the end more often than not
+    return f"{text[:half]}...{text[-half:]}"
 
 
 def index_of(values: list, value) -> int:

@@ -11,8 +11,16 @@ from skreg.displays._common import (
     light_grid,
     mean_and_error,
     new_axes,
+    turn_if_long,
 )
-from skreg.displays._searches import distinct, score_words, split_scores
+from skreg.displays._searches import (
+    as_values,
+    distinct,
+    index_of,
+    score_words,
+    split_scores,
+    value_words,
+)
 
 LINESTYLES = {"train": "-", "test": "--"}
 LABELS = {"train": "train", "test": "validation"}
@@ -26,13 +34,14 @@ class ValidationCurveDisplay(model_selection.ValidationCurveDisplay):
     one standard error of the mean over the splits, :math:`s / \sqrt{n}`, up and down,
     where scikit-learn's are one standard deviation. The training score is a solid
     line, the validation score a dashed one. On an axis that spans several powers of
-    ten, the value 0 has a place of its own.
+    ten, the value 0 has a place of its own. Values that are not all numbers, such as
+    None, tuples or classes, are drawn side by side in their order.
 
     Parameters
     ----------
     param_name : str
     param_range : array-like of shape (n_values,)
-        Numbers, ascending.
+        Numbers, ascending; or values of any kind.
     train_scores, test_scores : ndarray of shape (n_values, n_splits)
     score_name : str, default=None
 
@@ -44,9 +53,9 @@ class ValidationCurveDisplay(model_selection.ValidationCurveDisplay):
         Training, validation, or both in this order.
     fill_between_ : list of PolyCollection or None
     errorbar_ : list of ErrorbarContainer or None
-    best_ : (float, float)
-        The value of the best mean validation score, and that score; the smallest value
-        of several equal ones.
+    best_ : (float or object, float)
+        The value of the best mean validation score, and that score; the first value of
+        several equal ones.
 
     See Also
     --------
@@ -121,11 +130,12 @@ class ValidationCurveDisplay(model_selection.ValidationCurveDisplay):
                 "std_display_style must be 'fill_between', 'errorbar' or None; got "
                 f"{std_display_style!r}."
             )
-        values = self.param_range = np.asarray(self.param_range, dtype=float)
-        super().plot(
+        places = self._places()
+        self._plot_lines(
+            places,
             new_axes()[0] if ax is None else check_axes(ax),
             negate_score=negate_score,
-            score_name=score_name,
+            score_name=score_name or self.score_name or "Score",
             score_type=score_type,
             std_display_style=None,
             line_kw={"color": color, "linewidth": 1.4, "marker": "o", "markersize": 4}
@@ -143,13 +153,18 @@ class ValidationCurveDisplay(model_selection.ValidationCurveDisplay):
             if std_display_style == "fill_between":
                 look = {"color": line.get_color(), "alpha": 0.2, "linewidth": 0}
                 look |= fill_between_kw or {}
-                band = self.ax_.fill_between(values, mean - error, mean + error, **look)
+                band = self.ax_.fill_between(places, mean - error, mean + error, **look)
                 self.fill_between_.append(band)
             elif std_display_style == "errorbar":
                 look = {"color": line.get_color(), "fmt": "none", "capsize": 3}
                 look |= errorbar_kw or {}
-                self.errorbar_.append(self.ax_.errorbar(values, mean, error, **look))
-        self._set_scale(values)
+                self.errorbar_.append(self.ax_.errorbar(places, mean, error, **look))
+        if self.param_range.dtype == object:
+            words = value_words(self.param_range)
+            self.ax_.set_xticks(places, words)
+            turn_if_long(self.ax_, words)
+        else:
+            self._set_scale(places)
         keys = [
             key_line(
                 LABELS[part], color=line.get_color(), linestyle=line.get_linestyle()
@@ -159,12 +174,37 @@ class ValidationCurveDisplay(model_selection.ValidationCurveDisplay):
         mean = mean_and_error(sign * self.test_scores.T)[0]
         if np.isfinite(mean).any():
             best = int(np.nanargmax(sign * mean))
-            self.best_ = float(values[best]), float(mean[best])
+            value = self.param_range[best : best + 1].tolist()[0]
+            self.best_ = value, float(mean[best])
             if show_best and "test" in parts:
-                keys.append(self._mark_best(color))
+                keys.append(self._mark_best(places[best], color))
         light_grid(self.ax_)
         draw_legend(self.ax_, keys)
         return self
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y, *, param_name, param_range, **kwargs):
+        """Compute the scores of an estimator, and draw them.
+
+        Parameters
+        ----------
+        estimator, X, y, **kwargs
+            As in :class:`sklearn.model_selection.ValidationCurveDisplay`.
+        param_name : str
+        param_range : array-like of shape (n_values,)
+            Values of the parameter, of any kind.
+
+        Returns
+        -------
+        ValidationCurveDisplay
+            The display, drawn.
+        """
+        values = as_values(param_range)
+        if values.dtype != object:
+            values = np.asarray(param_range)  # an integer stays one
+        return super().from_estimator(
+            estimator, X, y, param_name=param_name, param_range=values, **kwargs
+        )
 
     @classmethod
     def from_cv_results(
@@ -208,7 +248,9 @@ class ValidationCurveDisplay(model_selection.ValidationCurveDisplay):
                 "HeatMapDisplay.from_cv_results."
             )
         (name,) = varied
-        order = np.argsort([candidate[name] for candidate in params], kind="stable")
+        values = distinct(params, name)
+        places = [index_of(values, candidate[name]) for candidate in params]
+        order = np.argsort(places, kind="stable")
         scores = {"test": split_scores(cv_results, "test", metric).T[order]}
         has_train = any(key.startswith("split0_train_") for key in cv_results)
         scores["train"] = np.full_like(scores["test"], np.nan)
@@ -216,12 +258,27 @@ class ValidationCurveDisplay(model_selection.ValidationCurveDisplay):
             scores["train"] = split_scores(cv_results, "train", metric).T[order]
         display = cls(
             param_name=name,
-            param_range=np.array([candidate[name] for candidate in params])[order],
+            param_range=[params[i][name] for i in order],
             train_scores=scores["train"],
             test_scores=scores["test"],
             score_name=score_words(metric) if score_name is None else score_name,
         )
         return display.plot(**{"score_type": "both" if has_train else "test", **kwargs})
+
+    def _places(self) -> np.ndarray:
+        """Return where the values lie: of what are not numbers, side by side."""
+        self.param_range = as_values(self.param_range)
+        if self.param_range.dtype == object:
+            return np.arange(len(self.param_range))
+        return self.param_range
+
+    def _plot_lines(self, places, ax, **options) -> None:
+        """Draw scikit-learn's curves, at the places of the values."""
+        values, self.param_range = self.param_range, places
+        try:
+            super().plot(ax, **options)
+        finally:
+            self.param_range = values
 
     def _set_scale(self, values: np.ndarray) -> None:
         """Give 0 a place left of the smallest power of ten, on a logarithmic axis."""
@@ -232,12 +289,12 @@ class ValidationCurveDisplay(model_selection.ValidationCurveDisplay):
         self.ax_.set_xscale("symlog", linthresh=start, linscale=0.6)
         self.ax_.set_xlim(-0.2 * start, 1.6 * positive.max())
 
-    def _mark_best(self, color):
-        value, score = self.best_
+    def _mark_best(self, place, color):
+        score = self.best_[1]
         line = self.ax_.axhline(score, color=color, linestyle=":", linewidth=1)
         look = {"marker": "o", "markersize": 7, "markerfacecolor": "white"}
         self.ax_.plot(
-            [value],
+            [place],
             [score],
             linestyle="none",
             markeredgecolor=color,
