@@ -8,13 +8,13 @@ which it does not change.
 
 import warnings
 from collections.abc import Callable, Mapping
-from functools import reduce
+from math import inf
 
 import torch
 from torch import Tensor
 
 from skreg.attacks import GradientWatch, evaluation_mode, fgsm, pgd, random_start
-from skreg.estimators._input_range import extended, range_of
+from skreg.estimators._input_range import SeenRange
 from skreg.estimators._randomness import seeded
 
 
@@ -61,9 +61,11 @@ def range_of_dataset(net, X) -> tuple[float, float]:
             f"adversarial_eps={net.adversarial_eps!r} needs inputs in one array; got a "
             f"dict with the keys {list(X)}. Pass one array, or adversarial_eps=0."
         )
+    seen = SeenRange()
     with seeded(net._seed, torch.device("cpu")):  # the Dataset may draw
-        ranges = [range_of(inputs) for inputs, _ in net.get_iterator(X)]
-    return reduce(extended, ranges)
+        for inputs, _ in net.get_iterator(X):
+            seen.add(inputs)
+    return seen.value() or (-inf, inf)  # the attack says what is wrong with the inputs
 
 
 def attacked(

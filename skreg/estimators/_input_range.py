@@ -31,7 +31,7 @@ class SeenRange:
 
         Nothing is fetched from the device.
         """
-        if not (isinstance(X, Tensor) and X.is_floating_point() and X.numel()):
+        if not isinstance(X, Tensor) or X.is_complex() or not X.numel():
             return
         low, high = torch.aminmax(X.detach())
         if self._low is None:
@@ -42,4 +42,6 @@ class SeenRange:
 
     def value(self) -> Range | None:
         """Return the range of what was added."""
-        return None if self._low is None else (self._low.item(), self._high.item())
+        if self._low is None:
+            return None
+        return float(self._low), float(self._high)
