@@ -287,7 +287,7 @@ def test_tasks_that_are_made_by_a_search(iris, batches):
 
 def test_fits_wait_for_each_other_as_far_as_memory_goes(iris, batches, monkeypatch):
     X = iris[0].astype(np.float32)
-    fold = X.nbytes * 5 / 6
+    fold = (X.nbytes + iris[1].nbytes) * 5 / 6
     monkeypatch.setattr(skreg.batching._backend, "memory", lambda: 8 * 3.5 * fold)
     with joblib.parallel_config("skreg"):
         cross_val_score(small(), X, iris[1], cv=6)

@@ -14,7 +14,7 @@ import torch
 
 from skreg.batching._interrupts import interrupts_wait
 from skreg.batching._jobs import Job
-from skreg.batching._memory import size_of
+from skreg.batching._memory import Ledger, buffers_of
 from skreg.batching._tasks import Call, Task
 from skreg.batching._warnings import WarningState
 
@@ -47,7 +47,7 @@ class Broker:
     max_in_flight : int, default=256
         Number of fits that may wait: of threads, and of copies of training data.
     max_bytes : float, default=inf
-        Size of the training data of fits that may wait.
+        Size of the data of fits that may wait; what they share counts once.
     n_running : int, default=1
         Number of tasks that may run at the same time. With one, whatever belongs to
         the interpreter (the filters of warnings, NumPy's global generator) is used as
@@ -81,7 +81,7 @@ class Broker:
         self._ready = deque()  # paused tasks that may go on
         self._waiting = []  # fits that have arrived
         self._training = []  # fits that are trained at the moment
-        self._bytes = 0  # of data, of both
+        self._data = Ledger()  # of both
         self._running = set()
         self._stuck = set()  # tasks that run and are not waited for
         self._threads = []
@@ -112,6 +112,7 @@ class Broker:
             return
         task.n_fits += 1
         job = Job(net, X, y, fit_params)
+        job.buffers = buffers_of(job)
         job.on_finish = partial(self._release, (job, task))
         self._pause(task, partial(self._let_wait, (job, task)))
         if job.error is not None:
@@ -333,7 +334,7 @@ class Broker:
 
     def _has_room(self) -> bool:
         in_flight = len(self._waiting) + len(self._training)
-        return in_flight < self._max_in_flight and self._bytes < self._max_bytes
+        return in_flight < self._max_in_flight and self._data.n_bytes < self._max_bytes
 
     def _active(self) -> set:
         return self._running - self._stuck if self._stuck else self._running
@@ -362,13 +363,13 @@ class Broker:
 
     def _let_wait(self, entry) -> None:
         self._waiting.append(entry)
-        self._bytes += size_of(entry[0].X)
+        self._data.add(entry[0].buffers)
 
     def _let_go(self, entry) -> None:
         for place in (self._waiting, self._training):
             if entry in place:
                 place.remove(entry)
-                self._bytes -= size_of(entry[0].X)
+                self._data.remove(entry[0].buffers)
                 self._ready.append(entry[1])
 
     def _leave(self, task) -> None:

@@ -35,6 +35,8 @@ class Job:
     error: BaseException | None = None
     # Told once the net is trained; set by the broker.
     on_finish: Callable[[], None] | None = field(default=None, repr=False)
+    # Memory of its data by address, see `buffers_of`; set by the broker.
+    buffers: dict[int, int] = field(default_factory=dict, repr=False)
     _context: Context = field(default_factory=copy_context, repr=False)
     _config: dict = field(default_factory=get_config, repr=False)
     _warnings: WarningState = field(default_factory=WarningState.current, repr=False)

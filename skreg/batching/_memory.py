@@ -1,11 +1,17 @@
 """How much memory training data that waits may take."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
-from skreg.estimators._sparse import is_sparse
+import numpy as np
+import torch
 
-__all__ = ["memory", "size_of"]
+from skreg.estimators._data import is_mapped
+from skreg.estimators._held_data import arrays_in
+from skreg.estimators._sparse import is_sparse, sparse_parts
+
+__all__ = ["Ledger", "buffers_of", "memory"]
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")  # what a container may use
 
@@ -19,12 +25,61 @@ def memory() -> int:
     return total if limit == "max" else min(total, int(limit))
 
 
-def size_of(X) -> int:
-    """Return the bytes of the data of a fit; 0 if they are not in memory."""
-    if isinstance(X, dict):
-        return sum(map(size_of, X.values()))
-    if isinstance(X, (list, tuple)):
-        return sum(size_of(x) for x in X)
-    if is_sparse(X):
-        return sum(part.nbytes for part in (X.data, X.indices, X.indptr))
-    return getattr(X, "nbytes", 0)
+def buffers_of(job) -> dict[int, int]:
+    """Return the memory that the data of a fit take, in bytes, by their addresses.
+
+    These are X, y, weights, validation data, and what parameters hold. Data of which
+    another array is a view count as a whole. Files are not in memory.
+
+    Parameters
+    ----------
+    job : Job
+    """
+    net = job.net
+    session = getattr(net, "_session", None)
+    holders = [job.X, job.y, job.fit_params]
+    holders += [getattr(net, name, None) for name in ("train_split", "augment")]
+    holders += [getattr(net, "callbacks", None)]
+    if session is not None:
+        holders += [session.sample_weight, session.validation]
+    return dict(_buffer(part) for array in arrays_in(holders) for part in _of(array))
+
+
+def _of(array) -> tuple:
+    return sparse_parts(array) if is_sparse(array) else (array,)
+
+
+def _buffer(array) -> tuple[int, int]:
+    """Return the address and the size of the memory that an array is in."""
+    if isinstance(array, torch.Tensor):
+        if array.device.type != "cpu" or array.layout != torch.strided:
+            return 0, 0
+        storage = array.untyped_storage()
+        return storage.data_ptr(), storage.nbytes()
+    if is_mapped(array):
+        return 0, 0
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array.__array_interface__["data"][0], array.nbytes
+
+
+class Ledger:
+    """The bytes of the data of fits; what several have in common counts once."""
+
+    def __init__(self):
+        self.n_bytes = 0
+        self._holders = Counter()
+
+    def add(self, buffers: dict[int, int]) -> None:
+        """Count the data of a fit, from `buffers_of`."""
+        for address, size in buffers.items():
+            self.n_bytes += size if self._holders[address] == 0 else 0
+            self._holders[address] += 1
+
+    def remove(self, buffers: dict[int, int]) -> None:
+        """Count the data of a fit no more."""
+        for address, size in buffers.items():
+            self._holders[address] -= 1
+            if self._holders[address] == 0:
+                del self._holders[address]
+                self.n_bytes -= size

@@ -32,6 +32,11 @@ from skreg.estimators._epochs import (
     is_lean,
     run_lean_epoch,
 )
+from skreg.estimators._held_data import (
+    clone_of_callbacks,
+    copy_sharing_data,
+    holds_data,
+)
 from skreg.estimators._input_range import SeenRange, extended, range_of
 from skreg.estimators._inputs import DataInput
 from skreg.estimators._outputs import doubt, last_operation
@@ -239,11 +244,24 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
     def __sklearn_clone__(self):
         # Some of torchvision's transforms have a get_params that is none of
-        # scikit-learn's kind, and cannot be cloned as its estimators are.
+        # scikit-learn's kind, and cannot be cloned as its estimators are. What holds
+        # data would be copied with them.
+        values = {name: getattr(self, name) for name in self._get_param_names()}
+        own = {"augment": values["augment"]}
+        own |= {
+            name: value
+            for name, value in values.items()
+            if name not in ("module", "criterion") and holds_data(value)
+        }
         twin = type(self).__new__(type(self))
-        vars(twin).update(vars(self), augment=None)
+        vars(twin).update(vars(self), _kwargs=dict(self._extra_params))
+        for name in own:
+            setattr(twin, name, None)
         cloned = super(RegularizedNet, twin).__sklearn_clone__()
-        cloned.augment = deepcopy(self.augment)
+        for name, value in own.items():
+            is_callback = name.split("__")[0] == "callbacks"
+            clone_parameter = clone_of_callbacks if is_callback else copy_sharing_data
+            setattr(cloned, name, clone_parameter(value))
         return cloned
 
     def set_params(self, **params):
