@@ -12,7 +12,7 @@ from sklearn.model_selection import (
 )
 from skorch.callbacks import Callback
 from skorch.dataset import ValidSplit
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
 
@@ -167,15 +167,18 @@ def test_splits_that_use_everything_are_not_warned_of():
         return dataset, None
 
     net = RegularizedNetClassifier(max_epochs=1)
-    for split in (ValidSplit(5), ValidSplit(0.2, stratified=True), everything):
+
+    def chosen(dataset, y=None):
+        return Subset(dataset, range(40)), None
+
+    splits = ValidSplit(5), ValidSplit(0.2, stratified=True), everything, chosen
+    for split in splits:
         net.set_params(train_split=split).fit(X, y)
     net.set_params(train_split=ValidSplit(GroupKFold(3)))
     net.fit(X, y, groups=np.arange(60) % 3)
 
 
 def test_samples_that_both_parts_share_are_no_unused_ones():
-    from torch.utils.data import Subset
-
     def overlapping(dataset, y=None):
         return Subset(dataset, range(40)), Subset(dataset, range(20, 59))
 

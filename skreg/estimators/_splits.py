@@ -76,7 +76,8 @@ def warn_if_unused(split, dataset, train, valid) -> None:
         What was split.
     train, valid : what it returned; only subsets of `dataset` are looked at
     """
-    parts = [part for part in (train, valid) if part is not None]
+    # What validates nothing chooses samples to train on, and leaves out the others.
+    parts = train, valid
     if not all(isinstance(p, Subset) and p.dataset is dataset for p in parts):
         return
     used = np.zeros(len(dataset), dtype=bool)
@@ -88,7 +89,7 @@ def warn_if_unused(split, dataset, train, valid) -> None:
         name = type(split).__name__ if cv is None else f"{type(split).__name__}({cv})"
         warnings.warn(
             f"train_split={name} trains on {len(train)} of {len(dataset)} samples and "
-            f"validates on {0 if valid is None else len(valid)}; {n_unused} are in "
+            f"validates on {len(valid)}; {n_unused} are in "
             "neither part. Only the first split of a cross-validation generator is "
             "used. To hold out the last part of ordered data, leave train_split=None, "
             "with early_stopping=True and holdout='last'.",
