@@ -165,6 +165,14 @@ def test_containers_of_validation_data(tmp_path, container, dtype, target):
     assert net.history[:, "valid_acc"] == reference.history[:, "valid_acc"]
 
 
+@pytest.mark.parametrize("container", ["pairs", "slice of pairs", "skorch", "memmap"])
+def test_arrays_validate_what_is_trained_on_other_containers(tmp_path, container):
+    X, y = data()
+    reference = small().fit(X, y, X_val=X, y_val=y)
+    net = small().fit(*CONTAINERS[container](X, y, tmp_path), X_val=X, y_val=y)
+    assert net.history[:, "valid_loss"] == reference.history[:, "valid_loss"]
+
+
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_containers_of_a_regression(tmp_path, container):
     X, y = data()

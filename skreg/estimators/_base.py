@@ -428,8 +428,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
                 self.initialize()
             vars(self).pop("_stale", None)
             prepared = self._decide_on_integers(prepared, validation)
-            if isinstance(validation, ArrayDataset):
-                self._compare_inputs(ArrayDataset(prepared.X, prepared.y), validation)
+            if validation is not None:
+                self._compare_inputs(prepared, validation)
             self._follow_amp(resume)
             with self._plain_device():
                 self._run_training(prepared)
@@ -758,7 +758,9 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         x = torch.as_tensor(x)
         if x.is_floating_point():
             return x.to(self.device_, self._torch_dtype)
-        return x.to(self.device_, None if x.is_complex() else integers_as)
+        if integers_as is None or x.is_complex():
+            return x.to(self.device_)
+        return x.to(self.device_, getattr(torch, integers_as))
 
     def _outputs(self, X, nonlinearity=None) -> np.ndarray:
         """Return the module's outputs, after the nonlinearity, as one array."""

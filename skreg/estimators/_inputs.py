@@ -50,6 +50,7 @@ from skreg.estimators._data import (
 )
 from skreg.estimators._elsewhere import warn_if_elsewhere
 from skreg.estimators._integers import (
+    INTEGERS,
     UNDECIDED,
     as_integers,
     holds_integers,
@@ -85,7 +86,7 @@ class DataInput:
     """
 
     _torch_dtype = torch.float32
-    _integers_as = None  # the dtype that integers become; None leaves them as they are
+    _integers_as = None  # name of what integers become; None leaves them as they are
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -237,7 +238,7 @@ class DataInput:
         name = dtype.name if dtype in (np.float32, np.float64) else "float32"
         self._torch_dtype = getattr(torch, name)
         self._kind = kind
-        self._integers_as = None if kind is None else self._torch_dtype
+        self._integers_as = None if kind is None else name
         if kind is not None and kind in "iub" and self.module is not None:
             self._integers_as = UNDECIDED
 
@@ -246,7 +247,7 @@ class DataInput:
         if self._integers_as != UNDECIDED:
             return prepared
         self._integers_as = input_dtype(
-            *(self.module_, self.input_shape_, self._torch_dtype, self._kind),
+            *(self.module_, self.input_shape_, self._dtype_name, self._kind),
             prepared.fit_params,
         )
         if isinstance(validation, ArrayDataset) and is_array_like(validation.X):
@@ -258,8 +259,7 @@ class DataInput:
 
     @property
     def _wants_integers(self) -> bool:
-        dtype = self._integers_as
-        return isinstance(dtype, torch.dtype) and not dtype.is_floating_point
+        return self._integers_as in INTEGERS
 
     def _in_dtype_of_module(self, X):
         """Return X, an array that was validated, in the dtype that the module takes."""
@@ -268,17 +268,11 @@ class DataInput:
                 warn_if_rounded(X, self._dtype_name)
             return X  # its batches are converted
         if self._wants_integers:
-            return as_integers(X, self._integers_name)
+            return as_integers(X, self._integers_as)
         if X.dtype == self._dtype_name:
             return X
         warn_if_rounded(X, self._dtype_name)
         return X.astype(self._dtype_name)
-
-    @property
-    def _integers_name(self) -> str | None:
-        if self._wants_integers:
-            return str(self._integers_as).removeprefix("torch.")
-        return None
 
     def _with_encoded_targets(self, dataset, encoded, y):
         """Return a dataset that yields encoded targets; its own, unless y is None."""
@@ -413,11 +407,15 @@ class DataInput:
         return encoded, valid_encoded
 
     def _compare_inputs(self, train, valid) -> None:
-        """Warn of validation data that were not prepared as the training data were."""
-        if isinstance(train, ArrayDataset) and isinstance(valid, ArrayDataset):
-            X, X_val = train.X, valid.X
-            if hasattr(X, "dtype") and hasattr(X_val, "dtype"):
-                warn_if_elsewhere(X, X_val, getattr(self, "feature_names_in_", None))
+        """Warn of validation data that were not prepared as the training data were.
+
+        Parameters are what holds inputs as ``X``; others are not looked at.
+        """
+        X, X_val = (getattr(dataset, "X", None) for dataset in (train, valid))
+        if all(
+            hasattr(part, "dtype") and hasattr(part, "shape") for part in (X, X_val)
+        ):
+            warn_if_elsewhere(X, X_val, getattr(self, "feature_names_in_", None))
 
     def _held_out(self, groups) -> Callable:
         """Return the split of early stopping, which keeps groups together."""
@@ -481,7 +479,7 @@ class DataInput:
 
     def _gathered(self, dataset, **options) -> GatheredBatches:
         batches = GatheredBatches(dataset, self.device_, **options)
-        batches.integers_as = self._integers_name
+        batches.integers_as = self._integers_as if self._wants_integers else None
         return batches
 
     def _default_batch_size(self, training, dataset, layers):

@@ -16,6 +16,7 @@ from skreg.estimators._randomness import seeded
 from skreg.estimators._sparse import is_sparse
 
 __all__ = [
+    "INTEGERS",
     "UNDECIDED",
     "as_integers",
     "holds_integers",
@@ -23,6 +24,7 @@ __all__ = [
     "warn_if_rounded",
 ]
 
+INTEGERS = "int64", "bool"
 UNDECIDED = "undecided"  # there are integers, and no module yet
 EXACT = {"float32": 2**24, "float64": 2**53}  # up to here, all integers are numbers
 
@@ -53,8 +55,8 @@ def holds_embedding(module: nn.Module) -> bool:
 
 
 def input_dtype(
-    module: nn.Module, shape, dtype: torch.dtype, kind: str, fit_params: Mapping
-) -> torch.dtype | None:
+    module: nn.Module, shape, dtype: str, kind: str, fit_params: Mapping
+) -> str | None:
     """Return the dtype in which a module wants integers.
 
     Parameters
@@ -62,7 +64,7 @@ def input_dtype(
     module : nn.Module
     shape : sequence of int
         Of one sample.
-    dtype : torch.dtype
+    dtype : {"float32", "float64"}
         Of the weights.
     kind : {"i", "u", "b"}
         Of the data.
@@ -71,14 +73,14 @@ def input_dtype(
 
     Returns
     -------
-    torch.dtype or None
+    str or None
         The dtype of the weights, unless the module holds an embedding, or cannot take
         it; None if it takes nothing.
     """
-    own = torch.bool if kind == "b" else torch.int64
-    candidates = [own, torch.int64, dtype]
+    own = "bool" if kind == "b" else "int64"
+    candidates = [own, "int64", dtype]
     if not holds_embedding(module):
-        candidates = [dtype, own, torch.int64]
+        candidates = [dtype, own, "int64"]
     for candidate in candidates:
         if _takes(module, shape, candidate, fit_params):
             return candidate
@@ -93,7 +95,8 @@ def _takes(module, shape, dtype, fit_params) -> bool:
     module.eval()
     try:
         with seeded(0, device), torch.no_grad():
-            module(torch.zeros(2, *shape, dtype=dtype, device=device), **fit_params)
+            x = torch.zeros(2, *shape, dtype=getattr(torch, dtype), device=device)
+            module(x, **fit_params)
     except Exception:  # whatever a module of the user's may raise
         return False
     finally:
