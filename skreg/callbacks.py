@@ -148,8 +148,8 @@ class EarlyStopping(Callback):
             self.best_score_ = score
             self.best_epoch_ = net.history[-1, "epoch"]
             self.best_weights_ = {
-                name: tensor.detach().clone()
-                for name, tensor in net.module_.state_dict().items()
+                component: {k: w.detach().clone() for k, w in m.state_dict().items()}
+                for component, m in _components(net)
             }
             self.n_epochs_without_best_ = 0
             return
@@ -159,7 +159,8 @@ class EarlyStopping(Callback):
 
     def on_train_end(self, net, **kwargs):
         if self.best_weights_ is not None:
-            net.module_.load_state_dict(self.best_weights_)
+            for component, weights in self.best_weights_.items():
+                getattr(net, component).load_state_dict(weights)
             self.best_weights_ = None
 
     def _monitored(self, epoch: dict) -> float:
@@ -171,6 +172,14 @@ class EarlyStopping(Callback):
                 "pass X_val and y_val to fit, or set train_split."
             )
         return epoch[self.monitor]
+
+
+def _components(net) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Yield modules, and losses that have weights, with the attributes they are in."""
+    for name in (*net._modules, *net._criteria):
+        component = getattr(net, f"{name}_")
+        if isinstance(component, torch.nn.Module):
+            yield f"{name}_", component
 
 
 class BatchAverage(PassthroughScoring):

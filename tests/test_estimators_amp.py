@@ -215,7 +215,7 @@ def test_what_amp_refuses():
     with pytest.raises(ValueError, match=f"amp='float8' {allowed}"):
         RegularizedNetClassifier(amp="float8").fit(X, y)
     with pytest.raises(ValueError, match=r"amp='bfloat16' needs .* float32"):
-        RegularizedNetClassifier(amp="bfloat16").fit(X.astype("f8"), y)
+        RegularizedNetClassifier(amp="bfloat16", dtype="float64").fit(X, y)
 
 
 @pytest.mark.cuda

@@ -24,7 +24,7 @@ from skreg.estimators._backprop import (
     make_hand_training,
     renewed,
 )
-from skreg.estimators._components import Components
+from skreg.estimators._components import CALLBACK_PARAMETERS, Components
 from skreg.estimators._data import ArrayDataset, Batch, is_array_like, to_numpy
 from skreg.estimators._epochs import (
     draws_nothing_else,
@@ -68,6 +68,7 @@ class _Session:
     was_attacked: bool = False
     fit_params: dict = field(default_factory=dict)
     lean: bool = False
+    begins: bool = False  # callbacks are told that training begins
     looks: bool = True  # at the outputs of the next batch
     closed: bool = False  # nobody but the package sees the net and its batches
     hand: HandTraining | None = None
@@ -201,7 +202,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     def _set_extra_param(self, name, value) -> None:
         # Not among the attributes: an estimator of scikit-learn's holds no other than
         # the parameters in its signature until it is fitted.
-        vars(self).setdefault("_kwargs", {})[name] = value
+        vars(self)["_kwargs"] = {**self._extra_params, name: value}  # not a copy's
 
     def _get_params_for(self, prefix):
         return params_for(prefix, self._extra_params)
@@ -219,7 +220,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
     def __delattr__(self, name):
         if name in self._extra_params:
-            del self._extra_params[name]
+            kept = {k: v for k, v in self._extra_params.items() if k != name}
+            vars(self)["_kwargs"] = kept
         else:
             super().__delattr__(name)
 
@@ -271,7 +273,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         starts: ``lr`` and ``optimizer__*`` act on the optimizer at hand; what else
         concerns criterion, optimizer or callbacks renews these and keeps the weights;
         what concerns the module starts anew; ``device``, ``dtype``, ``random_state``
-        and ``compile`` wait for a ``fit`` that starts anew.
+        and ``compile`` wait for a ``fit`` that starts anew. What a callback sets in
+        ``on_train_begin`` takes effect at once, but for parameters of callbacks.
 
         Parameters
         ----------
@@ -296,7 +299,22 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         if self.initialized_:
             changed = {name.split("__")[0] for name in params.keys() - live.keys()}
             self._stale = getattr(self, "_stale", set()) | changed
+        if self._session and self._session.begins:
+            self._renew_now()
         return self
+
+    def _renew_now(self) -> None:
+        """Make anew, as skorch does, what a callback sets as training begins."""
+        check_parameters(self, self._rules)
+        stale, later = self._stale, self._stale & CALLBACK_PARAMETERS
+        if stale & {*self._modules, "hidden_layer_sizes"}:
+            self._initialize_module()
+            self._initialize_criterion()
+            self._initialize_optimizer()
+        else:
+            self._renew(stale - later)
+        self._session.looks = True
+        self._stale = later
 
     __repr__ = BaseEstimator.__repr__
 
@@ -396,10 +414,11 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self, X, y, sample_weight, X_val, y_val, fit_params, *, resume, classes=None
     ):
         check_parameters(self, self._rules)
-        self._validate_params()
+        if not self._adds_components():  # else their prefixes are not known yet
+            self._validate_params()
         stale = getattr(self, "_stale", set())
         resume = resume and self.initialized_
-        resume = resume and not stale & {"module", "hidden_layer_sizes"}
+        resume = resume and not stale & {*self._modules, "hidden_layer_sizes"}
         if resume:
             self.check_training_readiness()  # raises if optimizer and history are gone
         original = X, y
@@ -411,7 +430,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         if self.amp is not None and self._torch_dtype != torch.float32:
             raise ValueError(
                 f"amp={self.amp!r} needs weights and data of float32, but these are "
-                f"{self._dtype_name}; set dtype='float32', or amp=None."
+                f"{self._dtype_name}; set dtype='auto' and fit anew, or amp=None."
             )
         targets = Targets(self._make_decoder, self._is_encoded)
         targets.add(prepared)
@@ -459,11 +478,13 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     def _run_training(self, prepared):
         X, y, fit_params = prepared.X, prepared.y, prepared.fit_params
         own = {"X": prepared.own_X, "y": prepared.own_y}
+        self._session.fit_params = fit_params
+        self._session.begins = True
+        self.notify("on_train_begin", **own)
+        self._session.begins = False
         self._session.penalized = self._penalized_parameters()
         self._session.augment = self._make_augmentation()
-        self._session.fit_params = fit_params
         self._learn_input_range(X)
-        self.notify("on_train_begin", **own)
         self._session.lean = is_lean(self)
         self._session.closed = is_closed(self)
         try:

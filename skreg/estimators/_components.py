@@ -26,6 +26,8 @@ from skreg.estimators._threads import threads_for
 from skreg.modules import MLP
 from skreg.penalties import penalized_parameters
 
+CALLBACK_PARAMETERS = {"callbacks", "early_stopping", "patience"}
+
 
 class Components(Pickling):
     """Mixin: initialises the parts of a net, and saves them.
@@ -79,10 +81,10 @@ class Components(Pickling):
 
     def _renew(self, stale: set[str]) -> None:
         """Make anew what parameters set since the last fit have changed."""
-        if stale & {"criterion", "optimizer"}:
+        if stale & {*self._criteria, *self._optimizers}:
             self._initialize_criterion()
             self._initialize_optimizer()
-        if stale & {"callbacks", "early_stopping", "patience"}:
+        if stale & CALLBACK_PARAMETERS:
             self._initialize_callbacks()
         if self.dropout is not None:
             _set_dropout(self.module_, self.dropout)
@@ -95,20 +97,41 @@ class Components(Pickling):
 
     def _follow_dtype(self) -> None:
         """Give what was initialised before there were data their dtype."""
-        if not _has_other_dtypes(self.module_, self._torch_dtype):
+        modules = [getattr(self, f"{name}_") for name in self._modules]
+        if not any(_has_other_dtypes(m, self._torch_dtype) for m in modules):
             return
-        self.module_.to(self._torch_dtype)
-        if isinstance(self.criterion_, torch.nn.Module):
-            self.criterion_.to(self._torch_dtype)
-        self.optimizer_.load_state_dict(self.optimizer_.state_dict())  # it casts
+        self._give_dtype((*self._modules, *self._criteria))
+        for name in self._optimizers:
+            optimizer = getattr(self, f"{name}_")
+            optimizer.load_state_dict(optimizer.state_dict())  # it casts
+
+    def _give_dtype(self, names) -> None:
+        for name in names:
+            component = getattr(self, f"{name}_")
+            if isinstance(component, torch.nn.Module):
+                component.to(self._torch_dtype)
+
+    def _adds_components(self) -> bool:
+        """Tell whether a subclass may make modules, losses or optimizers of its own."""
+        return any(
+            getattr(type(self), name) is not getattr(Components, name)
+            for name in (
+                *("initialize", "initialize_module", "initialize_criterion"),
+                "initialize_optimizer",
+            )
+        )
 
     def _initialize_module(self, reason=None):
         with self._plain_device():
-            return super()._initialize_module(reason)
+            super()._initialize_module(reason)
+        self._give_dtype(self._modules[1:])  # those that a subclass adds
+        return self
 
     def _initialize_criterion(self, reason=None):
         with self._plain_device():
-            return super()._initialize_criterion(reason)
+            super()._initialize_criterion(reason)
+        self._give_dtype(self._criteria[1:])
+        return self
 
     def initialize_module(self):
         kwargs = self.get_params_for("module")

@@ -84,8 +84,8 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
     device : str or torch.device, default="auto"
         Where to train; "auto" is "cuda" if there is one, else "cpu".
     dtype : {{"auto", "float32", "float64"}}, default="auto"
-        Of the weights and the data; "auto" trains in float64 if X is float64, else in
-        float32. Integers become such numbers, unless the module holds an
+        Of the weights and the data; "auto" trains in float64 if X is float64 and `amp`
+        None, else in float32. Integers become such numbers, unless the module holds an
         ``nn.Embedding`` or takes nothing but integers.
     amp : {{"bfloat16", "float16"}}, default=None
         Mixed precision: the module computes under ``torch.autocast``; weights, losses,

@@ -148,18 +148,30 @@ class DataInput:
         weight = _normalized(self._class_weighted(weight, encoded))
         return Prepared(X, encoded, weight, fit_params, own_X, y)
 
+    @property
+    def _wanted_dtype(self):
+        """The parameter `dtype`; mixed precision is for weights of float32 alone."""
+        is_open = isinstance(self.dtype, str) and self.dtype == "auto"
+        return "float32" if is_open and self.amp is not None else self.dtype
+
     def _validate_arrays(self, X, y, reset):
         if not reset:
             X = self._validate_X(X)
             check_consistent_length(X, y)
             return X, y
         X = original = to_numpy(X)
-        dtypes = ("float32", "float64") if self.dtype == "auto" else (self.dtype,)
+        dtypes = (
+            ("float32", "float64")
+            if self._wanted_dtype == "auto"
+            else (self._wanted_dtype,)
+        )
         if _is_valid(X, dtypes) and _is_valid_target(y, len(X)):
             self.n_features_in_ = X.shape[1]
             vars(self).pop("feature_names_in_", None)
             return X, y
-        dtype = accepted_dtypes(X) if self.dtype == "auto" else self.dtype
+        dtype = (
+            accepted_dtypes(X) if self._wanted_dtype == "auto" else self._wanted_dtype
+        )
         if self.module is not None and holds_integers(X):  # the module is asked first
             dtype = _any_integers(X)
         X, y = validate_data(
@@ -179,13 +191,19 @@ class DataInput:
     def _check_file(self, X):
         """Look for numbers in a file that its batches could not hold."""
         if self.module is None or X.dtype.kind == "f":
-            narrow = "float32" if self.dtype == "auto" else np.dtype(self.dtype).name
+            narrow = (
+                "float32"
+                if self._wanted_dtype == "auto"
+                else np.dtype(self._wanted_dtype).name
+            )
             warn_if_rounded(X, narrow)
-        largest = np.finfo(self.dtype).max if self.dtype != "auto" else inf
+        largest = (
+            np.finfo(self._wanted_dtype).max if self._wanted_dtype != "auto" else inf
+        )
         if X.dtype.kind == "f" and not -largest <= X.min() <= X.max() <= largest:
             raise ValueError(
                 "Input X contains infinity or a value too large for "
-                f"dtype({np.dtype(self.dtype).name!r})."
+                f"dtype({np.dtype(self._wanted_dtype).name!r})."
             )
 
     @staticmethod
@@ -233,8 +251,8 @@ class DataInput:
                 self.input_shape_ = tuple(first.shape)
                 first = np.asarray(to_numpy(first))
                 dtype, kind = first.dtype, first.dtype.kind
-        if self.dtype != "auto":
-            dtype = np.dtype(self.dtype)
+        if self._wanted_dtype != "auto":
+            dtype = np.dtype(self._wanted_dtype)
         name = dtype.name if dtype in (np.float32, np.float64) else "float32"
         self._torch_dtype = getattr(torch, name)
         self._kind = kind
