@@ -4,9 +4,13 @@ import warnings
 from collections.abc import Iterator
 from math import inf, isfinite
 
+import numpy as np
 import torch
+from sklearn.base import RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import check_scoring, get_scorer_names
 from skorch.callbacks import Callback, PassthroughScoring, PrintLog
+from skorch.utils import data_from_dataset, is_skorch_dataset, to_numpy
 
 from skreg.penalties import parameter_norms, total_norm
 
@@ -55,6 +59,9 @@ class NormTracker(Callback):
 class AccuracyTracker(Callback):
     """Record the accuracy after each epoch, with dropout off.
 
+    It also writes whether that is the best one so far, ``valid_acc_best`` or
+    ``train_acc_best``. A regressor has no accuracy: its ``fit`` raises a ValueError.
+
     Parameters
     ----------
     on_train : bool, default=False
@@ -66,6 +73,21 @@ class AccuracyTracker(Callback):
 
     def __init__(self, on_train: bool = False):
         self.on_train = on_train
+
+    def on_train_begin(self, net, **kwargs):
+        if isinstance(net, RegressorMixin):
+            raise ValueError(
+                f"callbacks: AccuracyTracker counts correct labels, but "
+                f"{type(net).__name__} is a regressor. Leave it out; write scores "
+                "with e.g. skorch.callbacks.EpochScoring('r2', lower_is_better=False)."
+            )
+        known = (epoch[self.key] for epoch in net.history if self.key in epoch)
+        self.best_score_ = max(known, default=-inf)
+
+    @property
+    def key(self) -> str:
+        """Key of the history."""
+        return "train_acc" if self.on_train else "valid_acc"
 
     def on_epoch_begin(self, net, **kwargs):
         self.hits_ = []
@@ -82,7 +104,15 @@ class AccuracyTracker(Callback):
         if self.n_samples_:
             # The only transfer from the device: once an epoch, not once a batch.
             accuracy = torch.stack(self.hits_).sum().item() / self.n_samples_
-            net.history.record("train_acc" if self.on_train else "valid_acc", accuracy)
+            self.record(accuracy, net.history[-1])
+
+    def record(self, accuracy: float, epoch: dict) -> None:
+        """Write an accuracy into an epoch of the history."""
+        is_best = accuracy > self.best_score_
+        if is_best:
+            self.best_score_ = accuracy
+        epoch[self.key] = accuracy
+        epoch[f"{self.key}_best"] = is_best
 
     def on_train_end(self, net, **kwargs):
         self.hits_ = []  # device tensors have no place in a pickle
@@ -98,16 +128,26 @@ class EarlyStopping(Callback):
 
     An epoch is a new best if its value is strictly better than all before it.
     Training stops when more than `patience` epochs in a row are none. Whether or not
-    it stopped early, the net ends with the weights of its best epoch.
+    it stopped early, the net ends with the weights of its best epoch. Each call of
+    ``fit`` and ``partial_fit`` begins anew: its validation data may be others.
 
     Parameters
     ----------
     patience : int, default=20
         Number of epochs without a new best that are tolerated.
-    monitor : str, default="valid_acc"
-        Key of the history.
-    lower_is_better : bool, default=False
-        True for a loss, False for a score.
+    monitor : str or callable, default="valid_loss"
+        Key of the history, such as "valid_loss", "valid_acc", "train_loss" or the name
+        of an ``EpochScoring`` of skorch; or else a scorer of scikit-learn, its name
+        (``"f1_macro"``, ``"roc_auc"``, ``"r2"``) or a callable ``(net, X, y)``. A
+        scorer is evaluated on the validation data after each epoch, and its value
+        written into the history with ``valid_`` in front of its name.
+
+        An accuracy on few samples has few values: it stays the same for many epochs,
+        the first of which is then the best. The loss tells them apart.
+    lower_is_better : bool, default=None
+        True for a loss, False for a score. None is what the callback that writes the
+        key says (``lower_is_better`` of an ``EpochScoring``), or else True for keys
+        that end in ``loss``, False for all others and for scorers.
 
     Attributes
     ----------
@@ -125,26 +165,28 @@ class EarlyStopping(Callback):
     def __init__(
         self,
         patience: int = 20,
-        monitor: str = "valid_acc",
-        lower_is_better: bool = False,
+        monitor="valid_loss",
+        lower_is_better: bool | None = None,
     ):
         self.patience = patience
         self.monitor = monitor
         self.lower_is_better = lower_is_better
 
     def on_train_begin(self, net, **kwargs):
-        self.best_score_ = inf if self.lower_is_better else -inf
+        self.lower_is_better_ = self._direction(net)
+        self.best_score_ = inf if self.lower_is_better_ else -inf
         self.best_epoch_ = 0
         self.n_epochs_without_best_ = 0
         self.best_weights_ = None
+        self.needs_data_ = True  # a net that cannot hold out any says False
+        self.scorer_ = MonitorScorer(net, self.monitor) if self._scores() else None
 
-    def on_epoch_end(self, net, **kwargs):
-        score = self._monitored(net.history[-1])
-        if (
-            score < self.best_score_
-            if self.lower_is_better
-            else score > self.best_score_
-        ):
+    def on_epoch_end(self, net, dataset_valid=None, **kwargs):
+        score = self._monitored(net, dataset_valid)
+        if score is None:
+            self.best_epoch_ = net.history[-1, "epoch"]
+            return
+        if self._is_best(score):
             self.best_score_ = score
             self.best_epoch_ = net.history[-1, "epoch"]
             self.best_weights_ = {
@@ -158,20 +200,98 @@ class EarlyStopping(Callback):
             raise StopTraining
 
     def on_train_end(self, net, **kwargs):
+        self.scorer_ = None  # and the validation data with it
         if self.best_weights_ is not None:
             for component, weights in self.best_weights_.items():
                 getattr(net, component).load_state_dict(weights)
             self.best_weights_ = None
 
-    def _monitored(self, epoch: dict) -> float:
-        if self.monitor not in epoch:
-            known = sorted(key for key in epoch if key != "batches")
-            raise ValueError(
-                f"EarlyStopping monitors {self.monitor!r}, which the history does not "
-                f"hold; it holds {known}. Values named valid_* need validation data: "
-                "pass X_val and y_val to fit, or set train_split."
-            )
-        return epoch[self.monitor]
+    def _is_best(self, score) -> bool:
+        if self.lower_is_better_:
+            return score < self.best_score_
+        return score > self.best_score_
+
+    def _scores(self) -> bool:
+        return callable(self.monitor) or self.monitor in get_scorer_names()
+
+    def _direction(self, net) -> bool:
+        if self.lower_is_better is not None:
+            return self.lower_is_better
+        if callable(self.monitor):
+            return False
+        for _, callback in net.callbacks_:
+            name = getattr(callback, "name_", getattr(callback, "name", None))
+            lower = getattr(callback, "lower_is_better", None)
+            if name == self.monitor and lower is not None:
+                return lower
+        return is_loss(self.monitor)
+
+    def _monitored(self, net, dataset_valid) -> float | None:
+        """Return the value of the last epoch; None if it cannot be had, rightly."""
+        epoch = net.history[-1]
+        if not callable(self.monitor) and self.monitor in epoch:
+            return epoch[self.monitor]
+        if self.scorer_ is not None and dataset_valid is not None:
+            value = self.scorer_(net, dataset_valid)
+            epoch[self.scorer_.key] = value
+            epoch[f"{self.scorer_.key}_best"] = self._is_best(value)
+            return value
+        if not self.needs_data_:
+            return None
+        raise ValueError(missing_key("EarlyStopping", self.monitor, epoch))
+
+
+def is_loss(key: str) -> bool:
+    """Return whether lower values of a history key are better, by its name."""
+    return key.endswith("loss") and not key.startswith("neg_")
+
+
+def missing_key(who: str, key: str, epoch: dict) -> str:
+    """Return the message about a key that an epoch of the history does not hold."""
+    known = sorted(name for name in epoch if name != "batches")
+    return (
+        f"{who} monitors {key!r}, which the history does not hold; it holds {known}. "
+        "Values named valid_*, and scorers of scikit-learn, need validation data: pass "
+        "X_val and y_val to fit, or set train_split."
+    )
+
+
+class MonitorScorer:
+    """A scorer that early stopping evaluates on the validation data of a fit.
+
+    Parameters
+    ----------
+    net : estimator
+    monitor : str or callable
+
+    Attributes
+    ----------
+    key : str
+        Key of the score in the history.
+    """
+
+    def __init__(self, net, monitor):
+        self.scorer = check_scoring(net, monitor)
+        self.key = f"valid_{monitor}"
+        if callable(monitor):
+            function = getattr(monitor, "_score_func", monitor)
+            self.key = f"valid_{getattr(function, '__name__', 'score')}"
+        self._data = None
+
+    def __call__(self, net, dataset) -> float:
+        if self._data is None:
+            self._data = _arrays(dataset)
+        return float(self.scorer(net, *self._data))
+
+
+def _arrays(dataset) -> tuple:
+    """Return X, or a dataset without an X, and the targets of a dataset."""
+    if is_skorch_dataset(dataset):
+        return data_from_dataset(dataset)
+    targets = (dataset[i][1] for i in range(len(dataset)))
+    return dataset, np.asarray(
+        [to_numpy(y) if isinstance(y, torch.Tensor) else y for y in targets]
+    )
 
 
 def _components(net) -> Iterator[tuple[str, torch.nn.Module]]:

@@ -18,6 +18,7 @@ from skreg.batching._jobs import Job
 from skreg.batching._signature import signature
 from skreg.batching._trial import reason_against_vmap
 from skreg.batching._vmap import FEATURE_NDIM, named_tensors
+from skreg.callbacks import EarlyStopping
 from skreg.estimators._components import dropout_layers, is_dropout
 from skreg.estimators._data import (
     ArrayDataset,
@@ -206,6 +207,7 @@ def _reason_against(net, fit_params) -> str | None:
         for _, callback in net.callbacks_
         if not _is_known(callback)
     ]
+    scorers = [cb.monitor for _, cb in net.callbacks_ if _scores(cb)]
     augment = net._session.augment
     group = optimizer.param_groups[0]
     trained = [w for w in net.module_.parameters() if w.requires_grad]
@@ -214,6 +216,8 @@ def _reason_against(net, fit_params) -> str | None:
         return f"fit was given {', '.join(fit_params)}"
     if changed:
         return f"{name} overrides {', '.join(changed)}"
+    if scorers:
+        return f"early stopping evaluates a scorer, monitor={scorers[0]!r}"
     if unknown:
         return f"callback {unknown[0]} may look at, or change, the net"
     if type(optimizer) not in OPTIMIZERS or net._optimizers != ["optimizer"]:
@@ -257,6 +261,10 @@ def _holds_tensor(option) -> bool:
 def _is_known(callback) -> bool:
     scheduled = type(callback) is LRScheduler and callback.step_every != "epoch"
     return not scheduled and is_known(callback)
+
+
+def _scores(callback) -> bool:
+    return type(callback) is EarlyStopping and callback.scorer_ is not None
 
 
 def make_head(candidates: list[Candidate]):

@@ -146,6 +146,7 @@ class _Beginning:
         state, self.options = net.optimizer_.state, candidate.options()
         self.optimizer = deepcopy(net.optimizer_.state_dict()) if state else None
         self.n_epochs = len(net.history)
+        self.callbacks = [_CallbackState(callback) for _, callback in net.callbacks_]
 
     def restore(self) -> None:
         net = self.candidate.net
@@ -157,6 +158,20 @@ class _Beginning:
             net.optimizer_.load_state_dict(self.optimizer)
         del net.history[self.n_epochs :]
         self.candidate.job.error = None
-        for _, callback in net.callbacks_:
-            callback.initialize()
-            callback.on_train_begin(net)
+        for state in self.callbacks:
+            state.restore()
+
+
+class _CallbackState:
+    """What a callback has learnt before the first epoch."""
+
+    def __init__(self, callback):
+        self.callback, self.attributes = callback, dict(vars(callback))
+        self.schedule = getattr(callback, "lr_scheduler_", None)
+        self.place = self.schedule and deepcopy(self.schedule.state_dict())
+
+    def restore(self) -> None:
+        vars(self.callback).clear()
+        vars(self.callback).update(self.attributes)
+        if self.schedule is not None:
+            self.schedule.load_state_dict(self.place)

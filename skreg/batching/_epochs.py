@@ -21,6 +21,7 @@ from skreg.callbacks import (
     StopTraining,
     record_average,
 )
+from skreg.estimators._schedules import explained
 from skreg.penalties import total_norm
 
 __all__ = ["StackEpochs"]
@@ -224,6 +225,11 @@ def _record(callback, candidate, found, epoch) -> bool:
         _write(callback, candidate, found, epoch)
     except StopTraining:  # when all callbacks have seen the last epoch
         return True
+    except Exception as error:
+        better = explained(callback, candidate.net, error)
+        if better is error:
+            raise
+        raise better from error
     return False
 
 
@@ -254,6 +260,6 @@ def _write(callback, candidate, found, epoch) -> None:
 
 def _record_accuracy(callback, candidate, found, epoch) -> None:
     if callback.on_train:
-        epoch["train_acc"] = found["train_hits"] / len(candidate.train)
+        callback.record(found["train_hits"] / len(candidate.train), epoch)
     elif "valid_hits" in found:
-        epoch["valid_acc"] = found["valid_hits"] / len(candidate.valid)
+        callback.record(found["valid_hits"] / len(candidate.valid), epoch)

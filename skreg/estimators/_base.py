@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from skorch.utils import params_for
 
 from skreg.backprop import fully_connected_layers
-from skreg.callbacks import StopTraining
+from skreg.callbacks import EarlyStopping, StopTraining
 from skreg.estimators._adversarial import attacked, range_of_dataset
 from skreg.estimators._amp import MixedPrecision
 from skreg.estimators._backprop import (
@@ -43,6 +43,7 @@ from skreg.estimators._outputs import doubt, last_operation
 from skreg.estimators._overrides import note_names, overrides
 from skreg.estimators._parameters import RULES, check_parameters
 from skreg.estimators._randomness import epoch_seed, make_generator, seeded
+from skreg.estimators._schedules import begin_schedule, explained, is_schedule
 from skreg.estimators._targets import Message, Targets
 from skreg.estimators._tasks import CallbackSupportMixin, FitTasks, with_callbacks
 from skreg.estimators._threads import threads_for
@@ -108,6 +109,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         shuffle=True,
         early_stopping=False,
         patience=20,
+        monitor="valid_loss",
         validation_fraction=0.1,
         holdout="random",
         train_split=None,
@@ -145,6 +147,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self.shuffle = shuffle
         self.early_stopping = early_stopping
         self.patience = patience
+        self.monitor = monitor
         self.validation_fraction = validation_fraction
         self.holdout = holdout
         self.train_split = train_split
@@ -491,14 +494,17 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             train(self, X, y, fit_params)
         except StopTraining:
             pass
-        except KeyboardInterrupt:
-            # Leave a net that can be used, and let the caller know.
-            self.notify("on_train_end", **own)
-            raise
         finally:
             if self._session.seen is not None:
                 self._extend_input_range(self._session.seen.value())
-        self.notify("on_train_end", **own)
+            self._end_training(own)
+
+    def _end_training(self, own: dict) -> None:
+        """Leave a net that can be used, whatever has ended its training."""
+        try:
+            self.notify("on_train_end", **own)
+        finally:
+            self._set_training(False)
 
     def _learn_input_range(self, X) -> None:
         """Note the range of training data, at once or as the batches are seen."""
@@ -533,9 +539,12 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         stop, tasks = None, session and session.tasks
         if tasks and method_name == "on_epoch_begin":
             tasks.begin_epoch(self)
-        for _, callback in self.callbacks_:
+        for _, callback in self._told(method_name):
             try:
-                getattr(callback, method_name)(self, **message.to(callback))
+                if method_name == "on_train_begin" and is_schedule(callback):
+                    begin_schedule(callback, self)
+                else:
+                    getattr(callback, method_name)(self, **message.to(callback))
             except StopTraining as request:
                 stop = request
             except KeyboardInterrupt as request:
@@ -544,10 +553,24 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
                 if not _is_raised_by_statement(request):
                     raise
                 stop = request
+            except Exception as error:
+                better = explained(callback, self, error)
+                if better is error:
+                    raise
+                raise better from error
         if tasks and method_name == "on_epoch_end" and tasks.end_epoch(self):
             stop = StopTraining()
         if stop is not None:  # when all callbacks have seen the last epoch
             raise StopTraining from stop
+
+    def _told(self, method_name) -> list:
+        """Return the callbacks in the order in which they are told of something."""
+        if method_name != "on_train_end":
+            return self.callbacks_
+        # The best weights are back before others look at the net, or keep it.
+        return sorted(
+            self.callbacks_, key=lambda named: not isinstance(named[1], EarlyStopping)
+        )
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         """Run the epochs of a fit, as in skorch."""

@@ -48,7 +48,7 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         modules that end in ``log_softmax``. (In skorch it is for modules that return
         probabilities.) A warning tells of a module that ends in a softmax or sigmoid
         which the criterion computes itself.
-    {_docs.SHARED.format(monitored="accuracy", **_ENCODED)}
+    {_docs.SHARED.format(**_ENCODED)}
     class_weight : "balanced" or dict, default=None
         Weights of the classes, by label; they multiply the weights of the samples.
         "balanced" gives all classes the same total weight.
@@ -100,7 +100,6 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
     _learned = "classes_inferred_"
     _target_checks = {"y_numeric": False}
     _stratified = True
-    _early_stopping_monitor = {"monitor": "valid_acc", "lower_is_better": False}
 
     @property
     def _score_callbacks(self):

@@ -8,7 +8,7 @@ from math import prod
 from types import MappingProxyType
 
 import torch
-from skorch.callbacks import EpochTimer
+from skorch.callbacks import EpochTimer, LRScheduler, PrintLog
 from torch.nn.parameter import is_lazy
 
 from skreg.callbacks import (
@@ -84,6 +84,9 @@ class Components(Pickling):
         if stale & {*self._criteria, *self._optimizers}:
             self._initialize_criterion()
             self._initialize_optimizer()
+            for _, callback in self.callbacks_:
+                if isinstance(callback, LRScheduler):
+                    callback.initialize()  # with a new optimizer, it begins anew
         if stale & CALLBACK_PARAMETERS:
             self._initialize_callbacks()
         if self.dropout is not None:
@@ -237,9 +240,20 @@ class Components(Pickling):
             ("print_log", EpochLog(keys_ignored=["param_norms"])),
         ]
         if self.early_stopping:
-            stopping = EarlyStopping(self.patience, **self._early_stopping_monitor)
+            stopping = EarlyStopping(self.patience, self.monitor)
             callbacks.append(("early_stopping", stopping))
         return callbacks
+
+    def _yield_callbacks(self):
+        # skorch adds lists only; and early stopping reads what the others write.
+        return iter(sorted(self._named_callbacks(), key=_place))
+
+    def _named_callbacks(self):
+        for item in (*self.get_default_callbacks(), *(self.callbacks or ())):
+            if isinstance(item, tuple | list):
+                yield *item, True
+            else:
+                yield _kind(item).__name__, item, False
 
     @property
     def best_epoch_(self) -> int:
@@ -284,6 +298,17 @@ class Components(Pickling):
         """
         with self._plain_device():
             super().load_params(*args, **kwargs)
+        self._set_training(False)
+
+
+def _kind(callback) -> type:
+    return callback if isinstance(callback, type) else type(callback)
+
+
+def _place(named: tuple) -> int:
+    """Return where a callback belongs: early stopping after others, then logs."""
+    kind = _kind(named[1])
+    return 2 if issubclass(kind, PrintLog) else int(issubclass(kind, EarlyStopping))
 
 
 def _has_other_dtypes(module: torch.nn.Module, dtype: torch.dtype) -> bool:

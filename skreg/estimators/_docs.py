@@ -54,12 +54,18 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
         Draw a new order of the samples for each epoch, unless one batch holds all.
         What early stopping holds out is the choice of `holdout`.
     early_stopping : bool, default=False
-        Stop when the validation {monitored} has had no new best for more than
-        `patience` epochs, and restore the weights of the best epoch. Validation data
-        are ``X_val`` and ``y_val`` of ``fit``, or what `train_split` makes, or else
-        `validation_fraction` of the training data.
+        Stop when what `monitor` names has had no new best for more than `patience`
+        epochs, and restore the weights of the best epoch. Validation data are
+        ``X_val`` and ``y_val`` of ``fit``, or what `train_split` makes, or else
+        `validation_fraction` of the training data. Data from which nothing can be held
+        out (too few, or a class with one sample) train to the end, with a warning.
     patience : int, default=20
         Epochs without a new best that early stopping tolerates.
+    monitor : str or callable, default="valid_loss"
+        What early stopping looks at: a key of the history, such as "valid_loss" or
+        "valid_acc"; or else a scorer of scikit-learn ("f1_macro", "roc_auc", "r2", or
+        a callable ``(net, X, y)``), evaluated on the validation data after each epoch.
+        See :class:`~skreg.callbacks.EarlyStopping`.
     validation_fraction : float, default=0.1
         Share of the training data that early stopping holds out, in (0, 1).
     holdout : {{"random", "last"}}, default="random"
@@ -70,7 +76,7 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
         As in skorch, e.g. ``ValidSplit(5)``; None trains on all data. Only the first
         split of a cross-validation generator is used; samples in neither part are
         warned of.
-    callbacks : list of skorch callbacks, default=None
+    callbacks : list or tuple of skorch callbacks, default=None
         Added to those that write the history, keep an eye on divergence and print.
         In all that ``fit`` calls, targets and predictions are those of the user:
         callbacks, scorers and `train_split` see the {own} of `y`. Only batches, and
@@ -111,7 +117,8 @@ module_ : nn.Module
         after the epoch), ``param_norms`` (the norm of each, by name), ``dur``
         (seconds){history}.
     best_epoch_ : int
-        With early stopping: the epoch, counted from 1, whose weights are kept.
+        With early stopping: the epoch, counted from 1, whose weights are kept. It is
+        the last one if no validation data could be held out.
     device_ : torch.device
         Where the net was trained.
     input_shape_ : tuple of int

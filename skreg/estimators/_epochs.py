@@ -68,10 +68,12 @@ def is_closed(net) -> bool:
 
 def is_known(callback) -> bool:
     """Tell whether a callback is one of ours or skorch's, without hooks of its own."""
-    if type(callback) is LRScheduler and callable(callback.monitor):
-        return False  # a function of the user's, of the net
-    return type(callback) in KNOWN_CALLBACKS and not any(
-        name.startswith("on_") and name != "on_train" for name in vars(callback)
+    return (
+        type(callback) in KNOWN_CALLBACKS
+        and not callable(getattr(callback, "monitor", None))  # code of the user's
+        and not any(
+            name.startswith("on_") and name != "on_train" for name in vars(callback)
+        )
     )
 
 

@@ -1,5 +1,6 @@
 """From what users pass as X and y to the datasets and iterators of a fit."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from math import inf, prod
 from numbers import Real
@@ -19,6 +20,7 @@ from skorch.dataset import ValidSplit
 from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
 
 from skreg.backprop import fully_connected_layers
+from skreg.callbacks import EarlyStopping
 from skreg.estimators._batch_norm import (
     MergingBatchSampler,
     has_batch_norm,
@@ -391,11 +393,8 @@ class DataInput:
             except ValueError as error:
                 if self.train_split is not None:
                     raise
-                raise ValueError(
-                    "early_stopping=True cannot hold out validation_fraction="
-                    f"{self.validation_fraction} of {len(dataset)} samples ({error}). "
-                    "Pass X_val and y_val to fit, or more samples."
-                ) from error
+                self._go_without_validation(len(dataset), error)
+                return dataset, None
         train, valid = self._encoded_parts(*parts) if shown else parts
         train = materialized(train, self.device_)
         valid = materialized(valid, self.device_)
@@ -434,6 +433,19 @@ class DataInput:
             hasattr(part, "dtype") and hasattr(part, "shape") for part in (X, X_val)
         ):
             warn_if_elsewhere(X, X_val, getattr(self, "feature_names_in_", None))
+
+    def _go_without_validation(self, n_samples, error) -> None:
+        stopping = [cb for _, cb in self.callbacks_ if isinstance(cb, EarlyStopping)]
+        if any(callback.needs_data_ for callback in stopping):  # it says so once
+            warnings.warn(
+                "early_stopping=True cannot hold out validation_fraction="
+                f"{self.validation_fraction} of {n_samples} samples ({error}); the net "
+                "trains on all of them, up to the last epoch. Pass X_val and y_val to "
+                "fit, or more samples.",
+                stacklevel=2,
+            )
+        for callback in stopping:
+            callback.needs_data_ = False
 
     def _held_out(self, groups) -> Callable:
         """Return the split of early stopping, which keeps groups together."""

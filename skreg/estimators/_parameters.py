@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from skreg.attacks import NORMS
 from skreg.estimators._amp import AMP_DTYPES
+from skreg.estimators._schedules import unknown_schedules
 from skreg.modules import MLP
 
 
@@ -173,6 +174,11 @@ RULES = {
         "an integer >= 0",
         "it counts epochs without a new best",
     ),
+    "monitor": Rule(
+        lambda monitor: isinstance(monitor, str) or callable(monitor),
+        "a key of the history or a scorer of scikit-learn",
+        "e.g. 'valid_loss', 'valid_acc', 'f1_macro' or a callable (net, X, y)",
+    ),
     "validation_fraction": Rule(
         lambda f: _is_number(f) and 0 < f < 1,
         "a number strictly between 0 and 1",
@@ -224,6 +230,7 @@ def check_parameters(net, rules: dict[str, Rule] = RULES) -> None:
         problems += net._contradictions()
     if "callbacks" not in broken:
         problems += _unknown_callbacks(net)
+        problems += unknown_schedules(net)
     if problems:
         raise ValueError(f"{type(net).__name__}: " + "\n".join(problems))
 

@@ -29,7 +29,7 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         It returns numbers of shape (n_samples, n_outputs).
     criterion : loss class or instance, default=nn.MSELoss
         Called with outputs and targets, both of shape (n_samples, n_outputs).
-    {_docs.SHARED.format(monitored="loss", **_ENCODED)}
+    {_docs.SHARED.format(**_ENCODED)}
     scale_target : bool, default=True
         Train on targets standardised to mean 0 and deviation 1, by the training data,
         so that learning rate and penalties mean the same whatever unit y is in.
@@ -73,7 +73,6 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
     _target_checks = {"y_numeric": True, "multi_output": True}
     _stratified = False
     _score_callbacks = ()
-    _early_stopping_monitor = {"monitor": "valid_loss", "lower_is_better": True}
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

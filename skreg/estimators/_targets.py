@@ -192,7 +192,7 @@ class Message:
         Batches are what the module trains on, but for skorch's scoring callbacks,
         which collect the targets of batches.
         """
-        if self.targets is None or type(callback).__module__ == OWN_CALLBACKS:
+        if self.targets is None or _counts_encoded(callback):
             return self.arguments
         if "batch" not in self.arguments:
             return self._shown
@@ -209,6 +209,12 @@ class Message:
     def _decoded(self) -> dict:
         batch = self.targets.decoded_batch(self.arguments["batch"])
         return {**self.arguments, "batch": batch}
+
+
+def _counts_encoded(callback) -> bool:
+    """Return whether a callback is one of ours, which evaluates no scorer."""
+    own = type(callback).__module__ == OWN_CALLBACKS
+    return own and getattr(callback, "scorer_", None) is None
 
 
 def _as_tensor(targets: np.ndarray):
