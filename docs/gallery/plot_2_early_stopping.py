@@ -4,7 +4,8 @@ Early stopping
 
 Validation accuracy rises quickly and then rises no more, or falls, while the net learns
 the noise in its labels. Early stopping ends training when there has been no new best
-for `patience` epochs, and goes back to the best weights.
+for `patience` epochs, and goes back to the best weights. What it looks at is `monitor`:
+here the validation accuracy, as in the course, by default the validation loss.
 """
 
 # %%
@@ -45,7 +46,8 @@ def fit(seed, **params):
 nets = {
     "to the end": [fit(seed) for seed in range(5)],
     "early stopping": [
-        fit(seed, early_stopping=True, patience=20) for seed in range(5)
+        fit(seed, early_stopping=True, patience=20, monitor="valid_acc")
+        for seed in range(5)
     ],
 }
 

@@ -106,20 +106,21 @@ def explained(callback, net, error: Exception) -> Exception:
 
 
 def _past_its_end(callback, net) -> str:
-    schedule, n_before = callback.lr_scheduler_, len(net.history)
+    schedule = callback.lr_scheduler_
     if callback.step_every == "epoch":
-        needed = schedule.last_epoch + net.max_epochs
-        remedy = f"set total_steps={needed} (the epochs of all calls), or fewer epochs"
+        unit, n = "epochs", schedule.last_epoch + net.max_epochs
+        remedy = f"set total_steps={n}, the number of epochs of all calls, or fewer"
     else:
-        n = net.history[-1].get("train_batch_count", callback.batch_idx_ + 1)
+        unit, epoch = "batches", net.history[0]
+        n = epoch.get("train_batch_count", len(epoch["batches"]))
         remedy = (
-            "set total_steps to the epochs of all calls times the batches of an epoch "
-            f"(max_epochs={net.max_epochs}, at least {n} batches)"
+            "set total_steps to the number of epochs of all calls "
+            f"(max_epochs={net.max_epochs} in this one) times that of batches in an "
+            f"epoch ({n} or more)"
         )
     return (
         f"callbacks: {type(schedule).__name__} ends after total_steps="
-        f"{schedule.total_steps}, of which {schedule.last_epoch} are taken in epoch "
-        f"{n_before}, but training goes on; {remedy}."
+        f"{schedule.total_steps} {unit}, but training goes on; {remedy}."
     )
 
 

@@ -26,7 +26,11 @@ REGULARISERS = {
     "L2": {"lambda2": 1e-2},
     "dropout": {"dropout": 0.5},
     "augmentation": {"augment": OnBlack(RandomRotation(10))},
-    "early stopping": {"early_stopping": True, "patience": 20},
+    "early stopping": {
+        "early_stopping": True,
+        "patience": 20,
+        "monitor": "valid_acc",
+    },
     "adversarial": {"adversarial_eps": 0.1},
 }
 DESCRIPTION = {
