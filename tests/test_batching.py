@@ -502,7 +502,11 @@ def test_a_diverging_net_gets_the_error_score(iris):
 
 def test_a_fit_that_cannot_split_off_its_validation_data_fails_alone(iris, stacks):
     X, y = iris
-    grid = {"early_stopping": [False, True], "validation_fraction": [1e-6]}
+
+    def refuse(data, y):
+        raise ValueError("no")
+
+    grid = {"train_split": [None, refuse]}
     search = GridSearchCV(net(), grid, cv=3, refit=False)
     with (
         joblib.parallel_config("skreg"),

@@ -119,7 +119,8 @@ def test_early_stopping_follows_the_rule_of_the_course(data, scores, patience):
 
 def test_early_stopping_parameter_keeps_the_best_net(data):
     X, y = data
-    net = fit(data, max_epochs=60, lr=0.02, early_stopping=True, patience=5)
+    stopping = {"early_stopping": True, "monitor": "valid_acc", "patience": 5}
+    net = fit(data, max_epochs=60, lr=0.02, **stopping)
     accuracies = net.history[:, "valid_acc"]
     assert len(net.history) == net.best_epoch_ + 6 < 60
     assert net.best_epoch_ == np.argmax(accuracies) + 1

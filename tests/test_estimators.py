@@ -918,10 +918,11 @@ def test_images_of_pil_are_no_numbers():
 
 
 def test_too_few_samples_to_hold_some_out():
-    with pytest.raises(
-        ValueError, match=r"hold out validation_fraction=0\.1 of 3 .*X_val"
+    with pytest.warns(
+        UserWarning, match=r"hold out validation_fraction=0\.1 of 3 .*X_val"
     ):
-        small(early_stopping=True).fit([[0.0], [1], [2]], [0, 1, 2])
+        net = small(early_stopping=True).fit([[0.0], [1], [2]], [0, 1, 2])
+    assert net.best_epoch_ == len(net.history)
 
 
 COMPONENTS = ["module", "criterion", "callbacks", "train_split"]

@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from importlib.util import find_spec
 from pathlib import Path
 
 import joblib
@@ -81,7 +82,10 @@ def test_the_snippets_run(page, request, tmp_path, monkeypatch):
     names = {"X": X, "rows": rows, "y": y, "groups": np.arange(100) % 10}
     with joblib.parallel_config("skreg"):  # the same results, sooner
         for code in codes:
-            exec(compile(code, str(page), "exec"), names)
+            compiled = compile(code, str(page), "exec")
+            if "torch.onnx" in code and find_spec("onnxscript") is None:
+                continue  # torch needs it, which is a matter of the reader's
+            exec(compiled, names)
             if "client" in names:
                 names.pop("client").close()
 

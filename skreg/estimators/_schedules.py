@@ -75,6 +75,7 @@ def _made(callback, net, old):
         schedule.load_state_dict(old.state_dict())
     for group, own in zip(optimizer.param_groups, options, strict=True):
         group.update(own)
+    schedule._last_lr = [group["lr"] for group in optimizer.param_groups]  # it reports
     return schedule
 
 
