@@ -115,7 +115,7 @@ def test_several_calls_are_one_fit_in_stacks(iris, name, optimizer, monkeypatch)
         assert_same(once, fitted, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["plateau", "StepLR", "one cycle"])
+@pytest.mark.parametrize("name", ["plateau", "StepLR", "cosine"])
 def test_a_stack_that_fails_leaves_schedules_where_they_were(iris, monkeypatch, name):
     """The nets have followed them for a call and an epoch, and then train alone."""
     monkeypatch.setattr(_cost, "MIN_STACK", 2)
