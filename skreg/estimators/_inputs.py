@@ -393,7 +393,15 @@ class DataInput:
             except ValueError as error:
                 if self.train_split is not None:
                     raise
-                self._go_without_validation(len(dataset), error)
+                problem = (
+                    "early_stopping=True cannot hold out validation_fraction="
+                    f"{self.validation_fraction} of {len(dataset)} samples ({error})"
+                )
+                if self.holdout == "last":  # the order of the samples matters
+                    raise ValueError(
+                        f"{problem}. Pass X_val and y_val to fit, or more samples."
+                    ) from error
+                self._go_without_validation(problem)
                 return dataset, None
         train, valid = self._encoded_parts(*parts) if shown else parts
         train = materialized(train, self.device_)
@@ -434,14 +442,12 @@ class DataInput:
         ):
             warn_if_elsewhere(X, X_val, getattr(self, "feature_names_in_", None))
 
-    def _go_without_validation(self, n_samples, error) -> None:
+    def _go_without_validation(self, problem: str) -> None:
         stopping = [cb for _, cb in self.callbacks_ if isinstance(cb, EarlyStopping)]
         if any(callback.needs_data_ for callback in stopping):  # it says so once
             warnings.warn(
-                "early_stopping=True cannot hold out validation_fraction="
-                f"{self.validation_fraction} of {n_samples} samples ({error}); the net "
-                "trains on all of them, up to the last epoch. Pass X_val and y_val to "
-                "fit, or more samples.",
+                f"{problem}; the net trains on all of them, up to the last epoch. Pass "
+                "X_val and y_val to fit, or more samples.",
                 stacklevel=2,
             )
         for callback in stopping:
