@@ -26,7 +26,7 @@ from skreg.estimators._threads import threads_for
 from skreg.modules import MLP
 from skreg.penalties import penalized_parameters
 
-CALLBACK_PARAMETERS = {"callbacks", "early_stopping", "patience"}
+CALLBACK_PARAMETERS = {"callbacks", "early_stopping", "patience", "monitor"}
 
 
 class Components(Pickling):
