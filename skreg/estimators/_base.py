@@ -697,6 +697,13 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         if session and session.looks:
             self._look_at_outputs(outputs, last_operation(outputs))
         loss = self._data_loss(outputs, y_true, session.weight if session else None)
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            raise ValueError(
+                f"The loss of a batch does not depend on the parameters of module="
+                f"{type(self.module_).__name__}: its forward computes under "
+                "torch.no_grad() or detaches its outputs, or all of its parameters are "
+                "frozen. There is nothing to train."
+            )
         params = session.penalized if session else self._penalized_parameters()
         objective = penalized_objective(loss, params, self.lambda1, self.lambda2)
         if session:
