@@ -74,6 +74,15 @@ def made_images():
     return rng.integers(0, 256, (40, 1, 6, 6)).astype("f4"), np.arange(40) % 2
 
 
+def test_bytes_in_a_file(tmp_path):
+    X, y = made_images()
+    np.save(tmp_path / "X.npy", X.astype("u1"))
+    file = np.load(tmp_path / "X.npy", mmap_mode="r")
+    small().fit(X, y, X_val=file, y_val=y)
+    with pytest.warns(UserWarning, match="what X holds is between"):
+        small().fit(X / 255, y, X_val=file, y_val=y)
+
+
 @pytest.mark.parametrize("swapped", [False, True])
 def test_images_of_other_units(swapped):
     X, y = made_images()

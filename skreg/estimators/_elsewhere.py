@@ -95,6 +95,6 @@ def _sample(X) -> tuple[np.ndarray, np.ndarray]:
     n_looked_at = min(n_rows, max(2 * FEWEST, LOOKED_AT // n_columns))
     rows = np.linspace(0, n_rows - 1, n_looked_at).astype(int)
     part = dense_rows(X, rows) if is_sparse(X) else np.asarray(X[rows])
-    part = part.reshape(len(part), -1)
+    part = part.reshape(len(part), -1).astype(np.float64)  # files hold any numbers
     part = part if n_columns == n_numbers else part[:, columns]
     return (part, columns) if len(X.shape) == 2 else (part.reshape(-1, 1), columns)
