@@ -11,6 +11,7 @@ fitted nets, and ``adversarial_eps=`` trains them on attacked batches.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -141,6 +142,8 @@ def random_start(
 ) -> Tensor:
     """Draw differences to `X` uniformly from the ball of radius `eps`.
 
+    On a CPU, those of the first samples are the same whatever follows them.
+
     Parameters
     ----------
     X : Tensor of shape (n_samples, ...)
@@ -156,10 +159,11 @@ def random_start(
     draw = {"generator": generator, "device": X.device, "dtype": X.dtype}
     if norm == "linf":
         return eps * (2 * torch.rand(X.shape, **draw) - 1)
-    direction = _steepest(torch.randn(X.shape, **draw), "l2")
-    # The volume within a radius r grows as r to the power of the dimension.
-    radius = torch.rand(len(X), **draw) ** (1 / X[0].numel())
-    return eps * direction * _per_sample(radius, X)
+    # All coordinates but two of points that lie uniformly on a sphere fill the ball
+    # uniformly. torch draws 16 numbers at a time.
+    n, d = len(X), X[0].numel()
+    z = torch.randn((n, 16 * ceil((d + 2) / 16)), **draw)[:, : d + 2]
+    return eps * torch.nn.functional.normalize(z)[:, :d].reshape(X.shape)
 
 
 def log_odds_of_error(outputs: Tensor, y: Tensor) -> Tensor:

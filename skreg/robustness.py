@@ -39,7 +39,7 @@ from skreg.estimators._adversarial import loss_of_inputs
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._data import is_array_like
 from skreg.estimators._parameters import RULES
-from skreg.estimators._randomness import draw_seed
+from skreg.estimators._randomness import draw_seed, epoch_seed, make_generator
 from skreg.estimators._sparse import is_sparse
 
 __all__ = ["fgsm", "make_robust_scorer", "pgd", "robust_accuracy"]
@@ -389,11 +389,10 @@ class _Attack:
         X = torch.as_tensor(X)
         # Drawn for all samples at once, and on the CPU, so that neither the device nor
         # the size of the batches decide.
-        generator = torch.Generator()
-        generator.manual_seed(draw_seed(self.random_state))
+        seed = draw_seed(self.random_state)
         starts = [
-            attacks.random_start(X, eps, self.norm, generator)
-            for _ in range(self.n_restarts)
+            attacks.random_start(X, eps, self.norm, make_generator(climb))
+            for climb in (epoch_seed(seed, k) for k in range(self.n_restarts))
         ]
         common = {"norm": self.norm, "bounds": bounds}
         with attacks.evaluation_mode(net.module_):

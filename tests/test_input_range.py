@@ -61,6 +61,20 @@ def test_samples_are_attacked_as_among_others(digits, digits_net, attack, bounds
     assert among_others.max() > 0.9
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("n", [1, 7, 16])
+def test_random_climbs_do_not_depend_on_what_follows(norm, n):
+    X = np.random.default_rng(0).uniform(size=(40, 5))
+    y = (X[:, 0] > 0.5).astype(int)
+    net = small(max_epochs=5).fit(X, y)
+    # Tiny steps end close to where they began.
+    options = {"eps": 0.2, "norm": norm, "steps": 1, "step_size": 1e-3}
+    whole = pgd(net, X, y, n_restarts=3, **options)
+    part = pgd(net, X[:n], y[:n], n_restarts=3, **options)
+    np.testing.assert_allclose(part, whole[:n], atol=1e-9)
+    assert (whole != pgd(net, X, y, n_restarts=1, **options)).any()
+
+
 def test_a_constant_row_is_not_robust_for_being_alone(digits, digits_net):
     gray = np.full((1, *digits[0].shape[1:]), 0.5, np.float32)
     y = digits_net.predict(gray)
