@@ -236,7 +236,8 @@ def test_adversarial_training_stays_in_the_range_of_all_it_was_trained_on():
                 seen.append(x.detach())
             return super().forward(x)
 
-    net = small(module=Spy(5, 2), adversarial_eps=0.5, batch_size=-1).fit(X, y)
+    sizes = {"module__in_features": 5, "module__out_features": 2}
+    net = small(module=Spy, adversarial_eps=0.5, batch_size=-1, **sizes).fit(X, y)
     seen.clear()
     net.partial_fit(np.full((8, 5), 0.5), y[:8])
     assert min(x.min() for x in seen) < 0.3
@@ -246,31 +247,32 @@ def test_adversarial_training_stays_in_the_range_of_all_it_was_trained_on():
 # -- attacks without gradients ------------------------------------------------------
 
 
-class Quantized(nn.Sequential):
+class Layers(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+class Quantized(Layers):
     """Sees 256 shades."""
 
     def forward(self, x):
         return super().forward(torch.round(x * 255) / 255)
 
 
-class Detached(nn.Sequential):
+class Detached(Layers):
     def forward(self, x):
         return super().forward(x.detach())
 
 
-class WithoutGradients(nn.Sequential):
+class WithoutGradients(Layers):
     def forward(self, x):
         with torch.set_grad_enabled(self.training):
             return super().forward(x)
 
 
-def layers():
-    return nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)
-
-
 @pytest.mark.parametrize("module", [Quantized, Detached])
 def test_a_blind_attack_says_so(digits, module):
-    net = small(module=module(*layers()), max_epochs=10).fit(*digits[:2])
+    net = small(module=module, max_epochs=20).fit(*digits[:2])
     X, y = digits[2][:60], digits[3][:60]
     n_right = int(net.score(X, y) * 60 + 0.5)
     assert n_right > 30
@@ -288,14 +290,14 @@ def test_a_blind_attack_says_so(digits, module):
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("module", [Quantized, Detached])
 def test_blind_adversarial_training_says_so_once(digits, module, steps):
-    net = small(module=module(*layers()), adversarial_eps=0.1, adversarial_steps=steps)
+    net = small(module=module, adversarial_eps=0.1, adversarial_steps=steps)
     with pytest.warns(UserWarning, match="training is not adversarial") as warned:
         net.fit(*digits[:2])
     assert len(warned) == 1
 
 
 def test_no_gradients_at_all_are_an_error(digits):
-    net = small(module=WithoutGradients(*layers())).fit(*digits[:2])
+    net = small(module=WithoutGradients).fit(*digits[:2])
     X, y = digits[2][:10], digits[3][:10]
     for attack in (fgsm, pgd, robust_accuracy):
         with pytest.raises(
