@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from functools import partial
 from queue import Empty, SimpleQueue
 
-import torch
-
 from skreg.batching._interrupts import interrupts_wait
 from skreg.batching._jobs import Job
 from skreg.batching._memory import Ledger, buffers_of
 from skreg.batching._tasks import Call, Task
 from skreg.batching._warnings import WarningState
+from skreg.estimators._torch_state import plain_torch, without_plain_dtype
 
 __all__ = ["Broker", "Cancelled"]
 
@@ -221,7 +220,7 @@ class Broker:
         self._outside.install()
         try:
             # As in a new thread, whatever the caller has switched off.
-            with torch.inference_mode(False), torch.enable_grad():
+            with plain_torch():
                 self._train_batch(jobs)
         except Exception as error:
             for job, _ in self._training:
@@ -234,6 +233,10 @@ class Broker:
 
     def _release(self, entry) -> None:
         """Let the task of a trained net go on, until nothing runs any more."""
+        with without_plain_dtype():
+            self._let_others_run(entry)
+
+    def _let_others_run(self, entry) -> None:
         with self._locked():
             if entry not in self._training:
                 return

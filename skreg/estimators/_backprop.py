@@ -13,6 +13,7 @@ from torch import Tensor
 from skreg.backprop import Backprop, fully_connected_layers, loss_head
 from skreg.estimators._outputs import name_of
 from skreg.estimators._steps import make_step
+from skreg.estimators._torch_state import plain_torch
 from skreg.objective import penalize_into
 
 
@@ -186,6 +187,7 @@ class HandTraining:
         noise = torch.empty_like(x)
         return noise.bernoulli_(1 - p, generator=self.generator).div_(1 - p)
 
+    @plain_torch()
     def release(self) -> None:
         """Give each parameter memory of its own again."""
         for parameter in self.parameters:

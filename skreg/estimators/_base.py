@@ -47,6 +47,7 @@ from skreg.estimators._schedules import begin_schedule, explained, is_schedule
 from skreg.estimators._targets import Message, Targets
 from skreg.estimators._tasks import CallbackSupportMixin, FitTasks, with_callbacks
 from skreg.estimators._threads import threads_for
+from skreg.estimators._torch_state import plain_torch
 from skreg.estimators._training import train
 from skreg.objective import penalized_objective
 from skreg.penalties import penalized_parameters
@@ -572,6 +573,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             self.callbacks_, key=lambda named: not isinstance(named[1], EarlyStopping)
         )
 
+    @plain_torch()
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         """Run the epochs of a fit, as in skorch."""
         if self._session and self._session.lean:
@@ -813,6 +815,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             return x.to(self.device_)
         return x.to(self.device_, getattr(torch, integers_as))
 
+    @plain_torch()
     def _outputs(self, X, nonlinearity=None) -> np.ndarray:
         """Return the module's outputs, after the nonlinearity, as one array."""
         if not self.initialized_:

@@ -23,6 +23,7 @@ from skreg.estimators._parameters import check_parameters, resolve_device
 from skreg.estimators._pickling import Pickling
 from skreg.estimators._randomness import draw_seed, seeded
 from skreg.estimators._threads import threads_for
+from skreg.estimators._torch_state import plain_torch
 from skreg.modules import MLP
 from skreg.penalties import penalized_parameters
 
@@ -49,6 +50,7 @@ class Components(Pickling):
     _criteria = ["criterion"]
     _optimizers = ["optimizer"]
 
+    @plain_torch()
     def initialize(self):
         """Make module, criterion, optimizer and callbacks; ``fit`` does it for you."""
         if self._session is None:  # else fit has checked them
@@ -79,6 +81,7 @@ class Components(Pickling):
         self.virtual_params_ = {}  # nothing there that could follow set_params
         self.initialize_history()
 
+    @plain_torch()
     def _renew(self, stale: set[str]) -> None:
         """Make anew what parameters set since the last fit have changed."""
         if stale & {*self._criteria, *self._optimizers}:

@@ -75,7 +75,9 @@ class RandomFlip(SampleAugmentation):
         check_batch(self, x)
         for p, axis in ((self.horizontal, -1), (self.vertical, -2)):
             if p > 0:
-                chosen = torch.rand(len(x), device=x.device) < p
+                # Of a dtype that is said: others draw other numbers.
+                luck = torch.rand(len(x), dtype=torch.float32, device=x.device)
+                chosen = luck < p
                 x = torch.where(_along(chosen, x), x.flip(axis), x)
         return x
 
