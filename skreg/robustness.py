@@ -41,6 +41,7 @@ from skreg.estimators._data import is_array_like
 from skreg.estimators._parameters import RULES
 from skreg.estimators._randomness import draw_seed, epoch_seed, make_generator
 from skreg.estimators._sparse import is_sparse
+from skreg.estimators._torch_state import plain_torch
 
 __all__ = ["fgsm", "make_robust_scorer", "pgd", "robust_accuracy"]
 
@@ -345,6 +346,7 @@ class _Attack:
         self.batch_size, self.steps, self.step_size = batch_size, steps, step_size
         self.n_restarts, self.random_state = n_restarts, random_state
 
+    @plain_torch()
     def inputs(self, net, X, y, eps) -> np.ndarray:
         """Return the attacked inputs."""
         net, X = _net_and_inputs(net, X)
@@ -359,6 +361,7 @@ class _Attack:
         _warn_if_blind(watch, "what it returns is no attack")
         return attacked
 
+    @plain_torch()
     def survivors(self, net, X, y, all_eps) -> np.ndarray:
         """Return for each eps which samples the net gets right, attacked or not."""
         estimator, original = net, X

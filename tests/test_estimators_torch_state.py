@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
+from skreg.robustness import pgd, robust_accuracy
 from skreg.transforms import GaussianNoise, RandomFlip, RandomRotation, RandomShift
 
 X, y = load_iris(return_X_y=True)
@@ -145,6 +146,20 @@ def test_augmentations_draw_the_same(dtype):
             torch.manual_seed(0)
             results.append(AUGMENT.train()(x))
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_attacks_find_the_same(state):
+    net = RegularizedNetClassifier(random_state=0, max_epochs=2).fit(X, y)
+
+    def attack():
+        options = {"eps": 0.3, "random_state": 0}
+        return pgd(net, X, y, **options), robust_accuracy(net, X, y, **options)
+
+    expected = attack()
+    with STATES[state]():
+        found = attack()
+    assert all(map(np.array_equal, found, expected))
 
 
 class Notes(TransformerMixin, BaseEstimator):
