@@ -39,6 +39,7 @@ from skreg.estimators._held_data import (
 )
 from skreg.estimators._input_range import SeenRange, extended, range_of
 from skreg.estimators._inputs import DataInput
+from skreg.estimators._numbers import plain_options, with_plain_numbers
 from skreg.estimators._outputs import doubt, last_operation
 from skreg.estimators._overrides import note_names, overrides
 from skreg.estimators._parameters import RULES, check_parameters
@@ -209,7 +210,9 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         vars(self)["_kwargs"] = {**self._extra_params, name: value}  # not a copy's
 
     def _get_params_for(self, prefix):
-        return params_for(prefix, self._extra_params)
+        given = params_for(prefix, self._extra_params)
+        owners = {*self._modules, *self._criteria, "augment", "dataset"}
+        return plain_options(given, tensors=prefix.split("__")[0] not in owners)
 
     def __getattr__(self, name):
         if name in self._extra_params:
@@ -296,10 +299,10 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
                 f"Valid parameters are: {self._get_param_names()!r}, and those with a "
                 "prefix, such as module__*."
             )
+        live = {name: v for name, v in params.items() if self._is_virtual_param(name)}
+        self._apply_virtual_params(plain_options(live))
         for name, value in params.items():
             setattr(self, name, value)
-        live = {name: v for name, v in params.items() if self._is_virtual_param(name)}
-        self._apply_virtual_params(live)
         if self.initialized_:
             changed = {name.split("__")[0] for name in params.keys() - live.keys()}
             self._stale = getattr(self, "_stale", set()) | changed
@@ -414,6 +417,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         fit_params["groups"] = groups
         return self._fit(*data, fit_params, resume=True, classes=classes)
 
+    @with_plain_numbers
     def _fit(
         self, X, y, sample_weight, X_val, y_val, fit_params, *, resume, classes=None
     ):

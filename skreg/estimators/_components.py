@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from itertools import chain
 from math import prod
+from numbers import Real
 from types import MappingProxyType
 
 import torch
@@ -19,6 +20,7 @@ from skreg.callbacks import (
     NormTracker,
 )
 from skreg.estimators._integers import UNDECIDED, holds_embedding
+from skreg.estimators._numbers import with_plain_numbers
 from skreg.estimators._parameters import check_parameters, resolve_device
 from skreg.estimators._pickling import Pickling
 from skreg.estimators._randomness import draw_seed, seeded
@@ -51,6 +53,7 @@ class Components(Pickling):
     _optimizers = ["optimizer"]
 
     @plain_torch()
+    @with_plain_numbers
     def initialize(self):
         """Make module, criterion, optimizer and callbacks; ``fit`` does it for you."""
         if self._session is None:  # else fit has checked them
@@ -171,6 +174,7 @@ class Components(Pickling):
             if kwargs or not isinstance(self.criterion, type):
                 criterion = deepcopy(criterion)  # the user's, or with tensors of theirs
             criterion = criterion.to(self._torch_dtype)
+        _check_smoothing(criterion)
         self.criterion_ = criterion
         return self
 
@@ -210,9 +214,17 @@ class Components(Pickling):
     def initialize_optimizer(self, triggered_directly=None):
         params = self.get_all_learnable_params()
         args, kwargs = self.get_params_for_optimizer("optimizer", params)
+        given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
         if self._can_fuse(kwargs):
             kwargs["fused"] = True  # the same step, in one kernel
-        self.optimizer_ = self.optimizer(*args, **kwargs)
+        try:
+            self.optimizer_ = self.optimizer(*args, **kwargs)
+        except (TypeError, ValueError, IndexError) as error:
+            name = getattr(self.optimizer, "__name__", self.optimizer)
+            raise ValueError(
+                f"optimizer={name} cannot be made with {given}: {error}. Its options "
+                "are the parameters lr and optimizer__*."
+            ) from error
         return self
 
     def _can_fuse(self, kwargs: dict) -> bool:
@@ -320,6 +332,18 @@ def _has_other_dtypes(module: torch.nn.Module, dtype: torch.dtype) -> bool:
         tensor.dtype != dtype and (tensor.is_floating_point() or tensor.is_complex())
         for tensor in chain(module.parameters(), module.buffers())
     )
+
+
+def _check_smoothing(criterion) -> None:
+    """Raise a ValueError for a label smoothing that no criterion of torch computes."""
+    if not isinstance(criterion, torch.nn.CrossEntropyLoss):
+        return
+    smoothing = criterion.label_smoothing
+    if not (isinstance(smoothing, Real) and 0 <= smoothing <= 1):
+        raise ValueError(
+            f"label_smoothing={smoothing!r} of criterion={type(criterion).__name__} "
+            "must be a number in [0, 1]; 0 leaves the labels as they are."
+        )
 
 
 def is_dropout(layer: torch.nn.Module) -> bool:

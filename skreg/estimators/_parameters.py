@@ -1,7 +1,7 @@
 """Checks of constructor parameters, run by ``fit``: all problems in one error."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from skreg.attacks import NORMS
 from skreg.estimators._amp import AMP_DTYPES
+from skreg.estimators._numbers import plain
 from skreg.estimators._schedules import unknown_schedules
 from skreg.modules import MLP
 
@@ -34,6 +35,12 @@ def _is_coefficient(value) -> bool:
 
 def _is_batch_size(value) -> bool:
     return _is_integer(value) and (value > 0 or value == -1)
+
+
+def _are_sizes(value) -> bool:
+    is_sequence = isinstance(value, Sequence | np.ndarray | torch.Tensor)
+    sizes = map(plain, value if is_sequence else [value])
+    return all(_is_number(n) and n > 0 and n % 1 == 0 for n in sizes)
 
 
 def _is_seed(value) -> bool:
@@ -112,6 +119,11 @@ RULES = {
         lambda augment: augment is None or callable(augment),
         "None, a transform of torchvision, an nn.Module or another callable",
         "pass e.g. skreg.transforms.RandomFlip(), or nn.Sequential(*several)",
+    ),
+    "hidden_layer_sizes": Rule(
+        _are_sizes,
+        "a positive integer or a sequence of them",
+        "they are the widths of the hidden layers, e.g. (64, 32), or () for none",
     ),
     "lambda1": _COEFFICIENT,
     "lambda2": _COEFFICIENT,
@@ -221,7 +233,7 @@ def check_parameters(net, rules: dict[str, Rule] = RULES) -> None:
     ]
     for name in ("iterator_train__batch_size", "iterator_valid__batch_size"):
         rule = rules["batch_size"]
-        if hasattr(net, name) and not rule.accepts(size := getattr(net, name)):
+        if hasattr(net, name) and not rule.accepts(size := plain(getattr(net, name))):
             problems.append(f"{name}={size!r} must be {rule.allowed}; {rule.remedy}.")
     for prefix in COMPONENTS:
         if prefix not in broken:
