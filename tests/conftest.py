@@ -1,5 +1,6 @@
 import os
 import re
+import signal
 from collections import Counter
 
 # Figures are drawn, never shown; set before anything imports matplotlib.
@@ -21,6 +22,17 @@ settings.load_profile("skreg")
 def one_thread():
     """The nets of the tests are too small for more, and bits must not depend on it."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def ctrl_c():
+    """Let Ctrl-C interrupt, here and in children, if the tests run in the background.
+
+    A shell starts such programs with SIGINT ignored, which their children inherit.
+    """
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture

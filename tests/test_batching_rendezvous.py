@@ -853,12 +853,14 @@ for i in range(150):
 """
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
 def test_interrupts_at_random_moments_leave_nothing_behind():
     command = [sys.executable, "-c", INTERRUPTED_AT_RANDOM, Path(__file__).parent]
     subprocess.run(command, check=True)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
 def test_interrupt_ends_a_search():
     command = [sys.executable, "-c", INTERRUPTED]

@@ -250,6 +250,7 @@ def test_epochs_are_printed_when_asked(data, capsys):
     assert len(printed.splitlines()) == 2 + 5  # head, rule, and a line per epoch
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_inside_a_callback_is_no_wish_of_the_callback(data):
     class Slow(Callback):
         def on_epoch_end(self, net, **kwargs):

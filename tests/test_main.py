@@ -126,6 +126,7 @@ sys.exit(main(["l1-l2", "memorization", *sys.argv[1:]]))
 """
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_a_finished_study_outlives_its_program(tmp_path, stop, capsys):
