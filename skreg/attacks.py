@@ -20,6 +20,7 @@ __all__ = [
     "NORMS",
     "evaluation_mode",
     "fgsm",
+    "log_odds_of_any_error",
     "log_odds_of_error",
     "pgd",
     "random_start",
@@ -188,6 +189,31 @@ def log_odds_of_error(outputs: Tensor, y: Tensor) -> Tensor:
     y = y[:, None]
     others = outputs.scatter(1, y, -torch.inf)
     return others.logsumexp(dim=1) - outputs.gather(1, y)[:, 0]
+
+
+def log_odds_of_any_error(outputs: Tensor, y: Tensor) -> Tensor:
+    r"""Return :math:`\log((1 - p_y) / p_y)`, with p of independent 0/1 targets.
+
+    :math:`p_y = \prod_k \sigma(\pm z_k)` is the probability that all labels are right.
+    As :func:`log_odds_of_error`, it is exact where the net is sure of them all.
+
+    Parameters
+    ----------
+    outputs : Tensor of shape (n_samples, n_labels)
+        Logits.
+    y : Tensor of shape (n_samples, n_labels)
+        Zeros and ones.
+
+    Returns
+    -------
+    Tensor of shape (n_samples,)
+    """
+    first, *others = torch.where(y > 0.5, -outputs, outputs).unbind(dim=1)
+    # Of two events with odds a and b of an error, the odds of any are a + b + ab.
+    for log_odds in others:
+        either = torch.logaddexp(first, log_odds)
+        first = torch.logaddexp(either, first + log_odds)
+    return first
 
 
 class GradientWatch:

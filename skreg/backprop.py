@@ -323,12 +323,16 @@ def loss_head(criterion) -> Callable[..., tuple[Tensor, Tensor]] | None:
         the weights of the samples divided by n, as a tensor of shape (n,) or (B, n).
         Targets of shape (n, ...) are those of all nets of a stack.
         The loss is of shape () or, for a stack, (B,). None for a criterion that is
-        not ``nn.CrossEntropyLoss`` or ``nn.MSELoss`` with the mean over samples.
+        not ``nn.CrossEntropyLoss``, ``nn.BCEWithLogitsLoss`` or ``nn.MSELoss`` with
+        the mean over samples, or that weighs classes or labels.
     """
     if getattr(criterion, "reduction", None) != "mean" or has_hooks(criterion):
         return None
     if type(criterion) is nn.MSELoss:
         return squared_error
+    if type(criterion) is nn.BCEWithLogitsLoss:
+        weighs = criterion.weight is not None or criterion.pos_weight is not None
+        return None if weighs else binary_cross_entropy
     if type(criterion) is not nn.CrossEntropyLoss:
         return None
     if criterion.weight is not None or criterion.ignore_index >= 0:
@@ -404,6 +408,38 @@ def squared_error(
     residual = outputs - targets
     loss = _sum_of_products(residual, residual, scale)
     return loss, residual.mul_(_per_sample(2 * scale))
+
+
+def binary_cross_entropy(
+    outputs: Tensor, targets: Tensor, scale: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the mean binary cross-entropy of logits over samples and labels.
+
+    Parameters
+    ----------
+    outputs : Tensor of shape (n, n_labels) or (B, n, n_labels)
+    targets : Tensor of the dtype of `outputs` and of one of these shapes
+        Zeros and ones.
+    scale : float or Tensor of shape (n,) or (B, n)
+
+    Returns
+    -------
+    loss : Tensor of shape () or (B,)
+    gradient : Tensor of the shape of `outputs`
+    """
+    scale = scale / outputs.shape[-1]
+    # -log(sigmoid(z)) = softplus(-z), and of a zero softplus(z): no overflow.
+    losses = torch.relu(outputs) - outputs * targets
+    losses += outputs.abs().neg_().exp_().log1p_()
+    gradient = torch.sigmoid(outputs).sub_(targets)
+    return _scaled_sum(losses, scale), gradient.mul_(_per_sample(scale))
+
+
+def _scaled_sum(losses: Tensor, scale: float | Tensor) -> Tensor:
+    """Return sum_i scale_i sum_k losses_ik, for each net."""
+    if not isinstance(scale, Tensor):
+        return losses.sum((-2, -1)).mul_(scale)
+    return (losses.sum(-1) * scale).sum(-1)
 
 
 def _sum_of_products(

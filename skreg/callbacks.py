@@ -61,6 +61,7 @@ class AccuracyTracker(Callback):
 
     It also writes whether that is the best one so far, ``valid_acc_best`` or
     ``train_acc_best``. A regressor has no accuracy: its ``fit`` raises a ValueError.
+    Of 0/1 matrices it is the share of samples whose labels are all right.
 
     Parameters
     ----------
@@ -95,12 +96,12 @@ class AccuracyTracker(Callback):
 
     def on_batch_end(self, net, batch=None, training=False, y_pred=None, **kwargs):
         if not training and not self.on_train:
-            self._count(batch[1], y_pred)
+            self._count(net, batch[1], y_pred)
 
     def on_epoch_end(self, net, dataset_train=None, **kwargs):
         if self.on_train:
             for batch in net.get_iterator(dataset_train, training=False):
-                self._count(batch[1], net.evaluation_step(batch))
+                self._count(net, batch[1], net.evaluation_step(batch))
         if self.n_samples_:
             # The only transfer from the device: once an epoch, not once a batch.
             accuracy = torch.stack(self.hits_).sum().item() / self.n_samples_
@@ -117,10 +118,33 @@ class AccuracyTracker(Callback):
     def on_train_end(self, net, **kwargs):
         self.hits_ = []  # device tensors have no place in a pickle
 
-    def _count(self, y_true, y_pred):
-        logits = y_pred[0] if isinstance(y_pred, tuple) else y_pred
-        self.hits_.append((logits.argmax(dim=1) == y_true.to(logits.device)).sum())
-        self.n_samples_ += len(logits)
+    def _count(self, net, y_true, y_pred):
+        outputs = y_pred[0] if isinstance(y_pred, tuple) else y_pred
+        y_true = y_true.to(outputs.device)
+        if y_true.is_floating_point():  # 0/1 matrices
+            outputs = net._get_predict_nonlinearity()(outputs)
+        self.hits_.append(right_of_probabilities(outputs, y_true).sum())
+        self.n_samples_ += len(outputs)
+
+
+def right_of_probabilities(scores: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Tell of each sample whether its most probable target is the right one.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (..., n, n_outputs)
+        Probabilities, or what grows with them if `y` holds class indices.
+    y : Tensor
+        Class indices as integers, of shape (..., n), or zeros and ones as floats, of
+        shape (..., n, n_outputs), all of which must be right.
+
+    Returns
+    -------
+    Tensor of bool of shape (..., n)
+    """
+    if y.is_floating_point():
+        return ((scores > 0.5) == (y > 0.5)).all(dim=-1)
+    return scores.argmax(dim=-1) == y
 
 
 class EarlyStopping(Callback):

@@ -35,6 +35,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from skreg import attacks
+from skreg.callbacks import right_of_probabilities
 from skreg.estimators._adversarial import loss_of_inputs
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._data import is_array_like
@@ -376,12 +377,13 @@ class _Attack:
         y = net._check_targets(y)
         check_consistent_length(X, y)
         right = estimator.predict(original) == y
+        right = right.all(axis=1) if right.ndim == 2 else right
         survivors = np.empty((len(all_eps), len(y)), dtype=bool)
         for i in np.argsort(all_eps, kind="stable"):
             if all_eps[i] > 0 and right.any():
                 encoded = net._encode_targets(y[right])
                 batches = self._run(net, X[right], encoded, all_eps[i], bounds, watch)
-                still_right = [_predict(net, x) == y for x, y in batches]
+                still_right = [_are_right(net, x, y) for x, y in batches]
                 right[right] = torch.cat(still_right).cpu().numpy()
             survivors[i] = right
         _warn_if_blind(watch, "the accuracy under attack says nothing")
@@ -453,12 +455,12 @@ def _net_and_inputs(estimator, X) -> tuple[RegularizedNet, np.ndarray]:
     return estimator, X
 
 
-def _predict(net, X) -> torch.Tensor:
-    """Return the class index that ``net.predict`` would find."""
+def _are_right(net, X, y) -> torch.Tensor:
+    """Tell of each sample whether ``net.predict`` would find the encoded target."""
     with torch.no_grad():
-        outputs = net.infer(X.clone())  # the module may work in place
-        outputs = outputs[0] if isinstance(outputs, tuple) else outputs
-        return net._get_predict_nonlinearity()(outputs).argmax(dim=1)
+        y_pred = net.infer(X.clone())  # the module may work in place
+        outputs = net._checked_outputs(y_pred, len(X))
+        return right_of_probabilities(net._get_predict_nonlinearity()(outputs), y)
 
 
 def _check_eps(eps) -> float:

@@ -230,6 +230,8 @@ def _reason_against(net, fit_params) -> str | None:
         return "its optimizer trains something else than the parameters of the module"
     if not trained or any(w.dtype != net._torch_dtype for w in trained):
         return "its module has no trainable parameters, or some of another dtype"
+    if getattr(net, "_multilabel", False) and net.predict_nonlinearity != "auto":
+        return "its predict_nonlinearity decides on 0/1 targets"
     if loss_head(net.criterion_) is None:
         name = type(net.criterion_).__name__
         return f"criterion {name} cannot be stacked, or not with its options"

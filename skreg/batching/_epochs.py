@@ -20,6 +20,7 @@ from skreg.callbacks import (
     NormTracker,
     StopTraining,
     record_average,
+    right_of_probabilities,
 )
 from skreg.estimators._schedules import explained
 from skreg.penalties import total_norm
@@ -113,7 +114,10 @@ class StackEpochs:
 
 def _hits(outputs, samples) -> torch.Tensor:
     """Return the number of correct predictions of each net."""
-    hits = outputs.argmax(-1) == samples.y
+    y = samples.y
+    # Candidates have the default link, see `_candidates`.
+    found = torch.sigmoid(outputs) if y.is_floating_point() else outputs
+    hits = right_of_probabilities(found, y)
     if not samples.shared:
         hits &= samples.scale > 0
     return hits.sum(-1)

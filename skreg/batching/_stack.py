@@ -54,7 +54,8 @@ class Stack:
         )
         self.streams = Streams(self.candidates, pool)
         self.head = make_head(self.candidates)
-        self._outputs_are_checked = False
+        self._n_outputs = self.candidates[0].net._n_outputs
+        self._looks = True
         self.model = self._make_model(tensors[0])
         self.optimizer, self.groups = self._make_optimizer()
         self._optimizer_step = make_step(self.optimizer)
@@ -83,25 +84,24 @@ class Stack:
         samples = self.streams.next_batch()
         with torch.no_grad():
             outputs = self.outputs(samples, training=True)
-            self._check_outputs(outputs, samples)
+            self._look_at_outputs(outputs)
             loss, gradient = self.head(outputs, samples.y, samples.scale)
             penalty = None if self.penalize is None else self.penalize()
             self.model.backward(gradient, accumulate=penalty is not None)
         self._optimizer_step()
         return loss if penalty is None else loss + penalty, penalty, samples.sizes
 
-    def _check_outputs(self, outputs: Tensor, samples: Samples) -> None:
-        """Raise what a net would whose module has too many outputs, or too few."""
-        if not self._outputs_are_checked:
-            y = samples.y if samples.shared else samples.y[0]
-            first = self.candidates[0]
-            first.net._check_outputs(outputs[0], y)
-            if any(candidate.net._session.looks for candidate in self.candidates):
-                operation = self._last_operation()
-                first.job.run(first.net._look_at_outputs, outputs[0], operation)
-                for candidate in self.candidates:
-                    candidate.net._session.looks = False
-            self._outputs_are_checked = True
+    def _look_at_outputs(self, outputs: Tensor) -> None:
+        """Let a net warn of outputs that its criterion is not meant for, once."""
+        if not self._looks:
+            return
+        self._looks = False
+        first = self.candidates[0]
+        if any(candidate.net._session.looks for candidate in self.candidates):
+            operation = self._last_operation()
+            first.job.run(first.net._look_at_outputs, outputs[0], operation)
+            for candidate in self.candidates:
+                candidate.net._session.looks = False
 
     def _last_operation(self) -> str:
         layers = self.candidates[0].layers
@@ -111,12 +111,23 @@ class Stack:
 
     def outputs(self, samples: Samples, training: bool = False) -> Tensor:
         """Return the outputs of all nets, of shape (B, n, n_outputs)."""
+        return self._checked(self._forward(samples, training), max(samples.sizes))
+
+    def _forward(self, samples, training):
         if not isinstance(self.model, Backprop):
             return self.model.forward(samples.stacked(), training, samples.shared)
         if samples.shared or 4 * len(samples.parts) <= len(self):
             parts = [part.flatten(start_dim=1) for part in samples.parts]
             return self.model.forward(Parts(parts, samples.rows), training)
         return self.model.forward(samples.stacked().flatten(start_dim=2), training)
+
+    def _checked(self, outputs: Tensor, n_samples: int) -> Tensor:
+        """Return outputs of the right shape; raise what a net would otherwise."""
+        shape = len(self), n_samples, self._n_outputs
+        if outputs.shape == shape:
+            return outputs
+        self.candidates[0].net._checked_outputs(outputs[0], n_samples)
+        return outputs.reshape(shape)
 
     def norms(self) -> dict[str, Tensor]:
         """Return the norm of each parameter, of shape (B,)."""

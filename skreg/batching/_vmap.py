@@ -92,7 +92,7 @@ class VmappedModule:
         if not accumulate:
             for tensor in self.gradients.values():
                 tensor.zero_()
-        self._outputs.backward(gradient)
+        self._outputs.backward(gradient.reshape(self._outputs.shape))
         del self._outputs
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from skreg.attacks import GradientWatch, evaluation_mode, fgsm, pgd, random_start
 from skreg.estimators._input_range import SeenRange
+from skreg.estimators._links import n_rows
 from skreg.estimators._randomness import seeded
 
 
@@ -39,9 +40,8 @@ def loss_of_inputs(net, y: Tensor, fit_params: dict | None = None) -> Callable:
     def loss(X: Tensor) -> Tensor:
         # Not net.infer, which in training may go without autograd.
         # A copy, because the module may work in place.
-        outputs = net.module_(X.clone(), **(fit_params or {}))
-        outputs = outputs[0] if isinstance(outputs, tuple) else outputs
-        net._check_outputs(outputs, y)
+        y_pred = net.module_(X.clone(), **(fit_params or {}))
+        outputs = net._checked_outputs(y_pred, n_rows(y))
         losses = net._sample_losses(outputs, y)
         if X.requires_grad and not losses.requires_grad:
             raise ValueError(

@@ -39,6 +39,7 @@ from skreg.estimators._held_data import (
 )
 from skreg.estimators._input_range import SeenRange, extended, range_of
 from skreg.estimators._inputs import DataInput
+from skreg.estimators._links import first_output, n_rows
 from skreg.estimators._numbers import plain_options, with_plain_numbers
 from skreg.estimators._outputs import doubt, last_operation
 from skreg.estimators._overrides import note_names, overrides
@@ -694,9 +695,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         -------
         Tensor of shape ()
         """
-        outputs = y_pred[0] if isinstance(y_pred, tuple) else y_pred
-        y_true = torch.as_tensor(y_true, device=outputs.device)
-        self._check_outputs(outputs, y_true)
+        y_true = torch.as_tensor(y_true, device=first_output(y_pred).device)
+        outputs = self._checked_outputs(y_pred, n_rows(y_true))
         session = self._session
         if not training:
             return self.criterion_(outputs, y_true)
@@ -726,6 +726,35 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         )
         if found is not None:
             warnings.warn(found, UserWarning, stacklevel=2)
+
+    def _checked_outputs(self, y_pred, n_samples: int | None) -> torch.Tensor:
+        """Return what the module returned as a tensor (n_samples, n_outputs).
+
+        None stands for a number of samples that is not known.
+        """
+        outputs, n_outputs = first_output(y_pred), getattr(self, "_n_outputs", None)
+        if n_samples is None and outputs.ndim:
+            n_samples = len(outputs)
+        if outputs.shape == (n_samples, n_outputs):
+            return outputs
+        return self._outputs_as_columns(outputs, n_samples, n_outputs)
+
+    def evaluation_step(self, batch, training=False):
+        """Return what the module returns for a batch, as in skorch.
+
+        Parameters
+        ----------
+        batch : (X, y)
+        training : bool, default=False
+            Keep dropout on, and gradients.
+
+        Returns
+        -------
+        Tensor, or tuple that begins with one
+        """
+        y_pred = super().evaluation_step(batch, training)
+        self._checked_outputs(y_pred, n_rows(batch[1]))
+        return y_pred
 
     def _data_loss(self, outputs, y_true, weight):
         if weight is None:
@@ -827,7 +856,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         nonlinearity = nonlinearity or self._get_predict_nonlinearity()
         X = self._validate_X(X)
         batches = self.forward_iter(X)
-        outputs = (out[0] if isinstance(out, tuple) else out for out in batches)
+        outputs = (self._checked_outputs(out, None) for out in batches)
         with threads_for(self._prediction_flop(X)):
             outputs = [to_numpy(nonlinearity(out)) for out in outputs]
         if not outputs:

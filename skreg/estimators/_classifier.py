@@ -1,11 +1,10 @@
 """RegularizedNetClassifier."""
 
-from functools import partial
-
 import numpy as np
 import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     check_consistent_length,
@@ -15,11 +14,13 @@ from sklearn.utils.validation import (
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from skreg.attacks import log_odds_of_error
+from skreg.attacks import log_odds_of_any_error, log_odds_of_error
 from skreg.callbacks import AccuracyTracker
 from skreg.estimators import _docs
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._components import Components
+from skreg.estimators._links import OF_LABELS, criterion_for, is_a, link_of
+from skreg.estimators._multilabel import Indicators, as_indicators, is_matrix
 from skreg.estimators._outputs import has_logits
 from skreg.estimators._overrides import overrides
 from skreg.estimators._parameters import RULES, Rule
@@ -27,6 +28,16 @@ from skreg.estimators._targets import Labels
 
 _ENCODED = {"own": "labels", "encoded": "class indices from 0 on"}
 LABELS = "biuUS"  # kinds of dtypes: bool, integer, string
+
+
+def _has_decision_function(net) -> bool:
+    if net._link() is None:
+        raise AttributeError(
+            f"{type(net).__name__} has no decision_function with criterion="
+            f"{net.criterion!r} and predict_nonlinearity={net.predict_nonlinearity!r}: "
+            "what the module returns need not be logits. Use predict_proba."
+        )
+    return True
 
 
 class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
@@ -44,6 +55,8 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
     {_docs.MODULE}
         It returns logits, or log-probabilities, of shape (n_samples, n_classes).
     criterion : loss class or instance, default=nn.CrossEntropyLoss
+        For 0/1 matrices `y` (several labels per sample) the default becomes
+        ``nn.BCEWithLogitsLoss``, and `predict_proba` the sigmoid of each column.
         Called as in PyTorch, with what the module returns: ``nn.NLLLoss`` only with
         modules that end in ``log_softmax``. (In skorch it is for modules that return
         probabilities.) A warning tells of a module that ends in a softmax or sigmoid
@@ -58,7 +71,8 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The class labels, sorted; also those whose samples all have weight zero.
+        The class labels, sorted; also those whose samples all have weight zero. Of
+        0/1 matrices, the numbers of the columns.
     {_docs.ATTRIBUTES.format(history="; with validation data ``valid_*``")}
 
     See Also
@@ -98,8 +112,17 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
     }
 
     _learned = "classes_inferred_"
-    _target_checks = {"y_numeric": False}
-    _stratified = True
+    _target_checks = {"y_numeric": False, "multi_output": True}
+    _multilabel = False  # until data have shown it
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    @property
+    def _stratified(self):
+        return not self._multilabel
 
     @property
     def _score_callbacks(self):
@@ -122,8 +145,11 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         return len(self.classes_inferred_)
 
     def _check_targets(self, y):
-        if not _are_labels(y):
-            y = column_or_1d(y, warn=True)
+        if _are_labels(y):
+            return y
+        if is_matrix(y):
+            return as_indicators(y)
+        y = column_or_1d(y, warn=True)
         if y.dtype.kind not in LABELS:
             check_classification_targets(y)
         return y
@@ -133,6 +159,10 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
             classes = self.classes
         elif self.classes is not None:
             self._check_agreement(classes)
+        self._multilabel = y.ndim == 2
+        if self._multilabel:
+            self.classes_inferred_ = _columns(y, classes)
+            return
         labels = np.unique(y if classes is None else classes)
         if 2 * len(labels) > len(y):  # which scikit-learn warns of
             check_classification_targets(y)
@@ -140,18 +170,17 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
             raise ValueError(
                 f"classes={list(classes)} must hold the labels of at least 2 classes."
             )
-        seen, where = labels, "y holds"
-        if classes is None and weight is not None:
-            seen, where = np.unique(y[weight > 0]), "sample_weight leaves"
-        if len(seen) < 2:
+        if len(labels) < 2:
             raise ValueError(
                 f"{type(self).__name__} needs samples of at least 2 classes, but "
-                f"{where} only 1 class: {seen.tolist()[0]!r}."
+                f"y holds only 1 class: {labels.tolist()[0]!r}."
             )
         self.classes_inferred_ = labels
 
     def _encode_targets(self, y):
         labels = self.classes_inferred_
+        if self._multilabel or np.ndim(y) != 1:
+            return self._encode_indicators(y)
         encoded = np.searchsorted(labels, y)
         known = labels[np.minimum(encoded, len(labels) - 1)] == y
         if not known.all():
@@ -162,11 +191,27 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
             )
         return encoded
 
+    def _encode_indicators(self, y):
+        n_labels = len(self.classes_inferred_)
+        if not self._multilabel or y.shape[1:] != (n_labels,):
+            expected = (
+                f"0/1 matrices of shape (n_samples, {n_labels})"
+                if self._multilabel
+                else "one class per sample, of shape (n_samples,)"
+            )
+            raise ValueError(
+                f"y has shape {y.shape}, but {type(self).__name__} was fitted on "
+                f"{expected}; fit anew for other targets."
+            )
+        return y.astype(self._dtype_name)
+
     def _make_decoder(self, pairs):
-        return Labels(self.classes_inferred_)
+        return Indicators() if self._multilabel else Labels(self.classes_inferred_)
 
     def _is_encoded(self, y) -> bool:
-        """Tell whether a tensor of targets holds class indices."""
+        """Tell whether a tensor of targets holds what is trained on."""
+        if self._multilabel:
+            return y.ndim == 2 and y.is_floating_point()
         return y.ndim == 1 and not (y.is_floating_point() or y.dtype == torch.bool)
 
     _is_standardized = False  # as numbers of a regression are
@@ -211,6 +256,12 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
     def _class_weighted(self, weight, encoded):
         if self.class_weight is None:
             return weight
+        if self._multilabel:
+            raise ValueError(
+                f"class_weight={self.class_weight!r} is for one class per sample, but "
+                "y is a 0/1 matrix; weigh samples with sample_weight, or labels with "
+                "criterion=nn.BCEWithLogitsLoss, criterion__pos_weight=..."
+            )
         weight = np.ones(len(encoded)) if weight is None else weight
         labels = self.classes_inferred_
         if isinstance(self.class_weight, dict):
@@ -224,30 +275,60 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         else:
             totals = np.bincount(encoded, weight, minlength=len(labels))
             factors = np.divide(1, totals, where=totals > 0, out=np.zeros(len(labels)))
-        return weight * factors[encoded]
+        weight = weight * factors[encoded]
+        if not weight.any():
+            raise ValueError(
+                f"class_weight={self.class_weight!r} gives weight zero to all samples "
+                "that sample_weight leaves; at least one must be positive."
+            )
+        return weight
 
     def _sample_losses(self, outputs, y_true):
         """Return what attacks maximise."""
-        return log_odds_of_error(outputs, y_true)
-
-    def _check_outputs(self, outputs, y_true):
-        if outputs.ndim != 2 or outputs.shape[1] != self._n_outputs:
+        if not self._multilabel:
+            return log_odds_of_error(outputs, y_true)
+        if self._link() is None:
             raise ValueError(
-                f"The module returned outputs of shape {tuple(outputs.shape)} for a "
-                f"batch of {len(y_true)} samples, but there are {self._n_outputs} "
-                f"classes: expected ({len(y_true)}, {self._n_outputs}). Set the "
-                "module's number of outputs, e.g. module__out_features."
+                f"criterion={type(self.criterion_).__name__} does not tell how wrong "
+                "0/1 targets are for an attack; use criterion=nn.BCEWithLogitsLoss."
             )
+        return log_odds_of_any_error(outputs, y_true)
 
-    def _is_likelihood(self) -> bool:
-        """Tell whether the module returns logits or log-probabilities."""
-        known = isinstance(self.criterion_, nn.CrossEntropyLoss | nn.NLLLoss)
-        return known and isinstance(self.predict_nonlinearity, str)
+    def _outputs_as_columns(self, outputs, n_samples, n_outputs):
+        if n_outputs is None and outputs.ndim == 2 and len(outputs) == n_samples:
+            return outputs  # not fitted
+        known = "n_classes" if n_outputs is None else n_outputs
+        raise ValueError(
+            f"The module returned outputs of shape {tuple(outputs.shape)} for a "
+            f"batch of {n_samples} samples, but there are {known} "
+            f"{'labels' if self._multilabel else 'classes'}: expected ({n_samples}, "
+            f"{known}). Set the module's number of outputs, e.g. module__out_features, "
+            "and let it keep the axis of samples for a single one, too."
+        )
+
+    def _chosen_criterion(self, kwargs):
+        if not hasattr(self, self._learned):  # the criterion tells what y will be
+            self._multilabel = is_a(self.criterion, OF_LABELS)
+        return criterion_for(self.criterion, kwargs, self._multilabel)
+
+    def _renew(self, stale):
+        chosen = self._chosen_criterion(self.get_params_for("criterion"))
+        if isinstance(chosen, type) and not is_a(self.criterion_, chosen):
+            stale = stale | {"criterion"}  # it was initialised before there were data
+        super()._renew(stale)
+
+    def _link(self):
+        """Return from what outputs are to probabilities, or None if it is not known."""
+        if not isinstance(self.predict_nonlinearity, str):
+            return None
+        if not self.initialized_:
+            return link_of(self.criterion, is_a(self.criterion, OF_LABELS))
+        return link_of(self.criterion_, self._multilabel)
 
     def _get_predict_nonlinearity(self):
-        # The softmax of log-probabilities are the probabilities.
-        if self._is_likelihood():
-            return partial(torch.softmax, dim=-1)
+        link = self._link()
+        if link is not None:
+            return link.probabilities
         return super()._get_predict_nonlinearity()
 
     def predict_proba(self, X):
@@ -260,9 +341,34 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            Rows sum to 1; columns are in the order of ``classes_``.
+            Rows sum to 1; columns are in the order of ``classes_``. Of 0/1 matrices,
+            the probability of a one in each column.
         """
         return self._outputs(X)
+
+    @available_if(_has_decision_function)
+    def decision_function(self, X):
+        """Return the logits.
+
+        It is there with the criteria whose outputs are known to be logits or
+        log-probabilities: nn.CrossEntropyLoss and nn.NLLLoss, and for 0/1 matrices
+        nn.BCEWithLogitsLoss and nn.MultiLabelSoftMarginLoss.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...) or Dataset
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes) or (n_samples,)
+            What the module returns; with nn.NLLLoss, log-probabilities. For two classes
+            the second column less the first: the log-odds of ``classes_[1]``.
+        """
+        check_is_fitted(self)
+        logits = self._outputs(X, _unchanged)
+        if self._multilabel or logits.shape[1] != 2:
+            return logits
+        return logits[:, 1] - logits[:, 0]
 
     def predict_log_proba(self, X):
         """Return the logarithm of the probability of each class.
@@ -279,14 +385,15 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
             that of the smallest normal number.
         """
         check_is_fitted(self)
-        if not self._is_likelihood():
+        link = self._link()
+        if link is None:
             probabilities = self.predict_proba(X)
             tiny = np.finfo(probabilities.dtype).tiny
             return np.log(np.where(probabilities == 0, tiny, probabilities))
-        return self._outputs(X, partial(torch.log_softmax, dim=-1))
+        return self._outputs(X, link.log_probabilities)
 
     def predict(self, X):
-        """Return the most probable class of each sample.
+        """Return the most probable class, or the labels, of each sample.
 
         Parameters
         ----------
@@ -294,18 +401,24 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
 
         Returns
         -------
-        ndarray of shape (n_samples,)
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+            Class labels; or zeros and ones, with a one where the probability is above
+            0.5, if the net was fitted on such.
         """
-        winners = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[winners]
+        probabilities = self.predict_proba(X)
+        if self._multilabel:
+            return (probabilities > 0.5).astype(np.int64)
+        return self.classes_[probabilities.argmax(axis=1)]
 
     def score(self, X, y, sample_weight=None):
         """Return the accuracy of the predictions.
 
+        Of 0/1 matrices it is the share of samples whose labels are all right.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, ...) or Dataset
-        y : array-like of shape (n_samples,)
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
         sample_weight : array-like of shape (n_samples,), default=None
 
         Returns
@@ -324,6 +437,22 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
 
 def _name(module) -> str:
     return getattr(module, "__name__", type(module).__name__)
+
+
+def _unchanged(outputs: torch.Tensor) -> torch.Tensor:
+    return outputs
+
+
+def _columns(y: np.ndarray, classes) -> np.ndarray:
+    """Return the labels of a 0/1 matrix: the numbers of its columns."""
+    columns = np.arange(y.shape[1])
+    if classes is not None and not np.array_equal(np.sort(classes), columns):
+        raise ValueError(
+            f"classes={list(classes)} are for one class per sample, but y is a 0/1 "
+            f"matrix with {len(columns)} columns, whose labels are 0, 1, ...; leave "
+            "classes=None."
+        )
+    return columns
 
 
 def _are_labels(y) -> bool:

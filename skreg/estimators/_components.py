@@ -169,14 +169,18 @@ class Components(Pickling):
 
     def initialize_criterion(self):
         kwargs = self.get_params_for("criterion")
-        criterion = self.initialized_instance(self.criterion, kwargs)
+        chosen = self._chosen_criterion(kwargs)
+        criterion = self.initialized_instance(chosen, kwargs)
         if isinstance(criterion, torch.nn.Module):
-            if kwargs or not isinstance(self.criterion, type):
+            if kwargs or not isinstance(chosen, type):
                 criterion = deepcopy(criterion)  # the user's, or with tensors of theirs
             criterion = criterion.to(self._torch_dtype)
         _check_smoothing(criterion)
         self.criterion_ = criterion
         return self
+
+    def _chosen_criterion(self, kwargs):
+        return self.criterion
 
     def _build_module(self, kwargs):
         module = self.module

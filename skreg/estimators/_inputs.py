@@ -121,7 +121,7 @@ class DataInput:
         if is_array_like(X):
             X, y = self._validate_arrays(X, y, reset)
         elif isinstance(X, Mapping):
-            y = np.asarray(y)
+            y = y if is_sparse(y) else np.asarray(y)
         else:
             y = self._targets_of_dataset(X, y)
         y = self._check_targets(y)
@@ -228,11 +228,11 @@ class DataInput:
             )
         if y is None:
             return targets_of(dataset)
-        y = np.asarray(y)
-        if len(y) != len(dataset):
+        y = y if is_sparse(y) else np.asarray(y)
+        if y.shape[0] != len(dataset):
             raise ValueError(
                 f"X={name} and y have inconsistent numbers of samples: {len(dataset)} "
-                f"and {len(y)}."
+                f"and {y.shape[0]}."
             )
         return y
 

@@ -151,13 +151,19 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         """Return what attacks maximise."""
         return (outputs - y_true).square().sum(dim=1)
 
-    def _check_outputs(self, outputs, y_true):
-        if outputs.shape != y_true.shape:
-            raise ValueError(
-                f"The module returned outputs of shape {tuple(outputs.shape)}, but the "
-                f"targets are of shape {tuple(y_true.shape)}. Let the module return "
-                "one column per target, e.g. with module__out_features."
-            )
+    def _outputs_as_columns(self, outputs, n_samples, n_outputs):
+        if n_outputs is None:  # not fitted
+            return outputs
+        # A module may leave out the axis of a single target.
+        if n_outputs == 1 and outputs.ndim < 2 and outputs.numel() == n_samples:
+            return outputs.reshape(n_samples, 1)
+        if outputs.ndim == 0 and n_outputs == 1 and n_samples is None:
+            return outputs.reshape(1, 1)
+        raise ValueError(
+            f"The module returned outputs of shape {tuple(outputs.shape)}, but the "
+            f"targets are of shape ({n_samples}, {n_outputs}). Let the module return "
+            "one column per target, e.g. with module__out_features."
+        )
 
     @property
     def predict_proba(self):

@@ -1,0 +1,125 @@
+"""What a module returns: checked against the contract, and what criteria mean by it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "OF_LABELS",
+    "Link",
+    "criterion_for",
+    "first_output",
+    "is_a",
+    "link_of",
+    "n_rows",
+]
+
+# Criteria of one class per sample, and of any number of labels per sample.
+OF_CLASSES = nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss
+OF_LABELS = nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss, nn.BCELoss
+
+
+class Link(NamedTuple):
+    """From the outputs of a module to probabilities, and to their logarithms."""
+
+    probabilities: Callable[[Tensor], Tensor]
+    log_probabilities: Callable[[Tensor], Tensor]
+
+
+# The softmax of log-probabilities are the probabilities.
+SOFTMAX = Link(partial(torch.softmax, dim=-1), partial(torch.log_softmax, dim=-1))
+SIGMOID = Link(torch.sigmoid, nn.functional.logsigmoid)
+
+
+def is_a(criterion, kinds: type | tuple[type, ...]) -> bool:
+    """Tell whether a criterion, a class or an instance, is one of these kinds."""
+    if isinstance(criterion, type):
+        return issubclass(criterion, kinds)
+    # A compiled criterion keeps the original one.
+    return isinstance(getattr(criterion, "_orig_mod", criterion), kinds)
+
+
+def link_of(criterion, multilabel: bool) -> Link | None:
+    """Return the link of a criterion that is a known likelihood of its outputs.
+
+    Parameters
+    ----------
+    criterion : loss class or instance
+    multilabel : bool
+        Samples may have several labels.
+
+    Returns
+    -------
+    Link or None
+    """
+    if multilabel:
+        return SIGMOID if is_a(criterion, OF_LABELS[:2]) else None
+    return SOFTMAX if is_a(criterion, OF_CLASSES[:2]) else None
+
+
+def criterion_for(criterion, options: dict, multilabel: bool):
+    """Return the criterion to train with; the default follows the kind of targets.
+
+    Parameters
+    ----------
+    criterion : loss class or instance
+    options : dict
+        What is set as ``criterion__*``.
+    multilabel : bool
+
+    Raises
+    ------
+    ValueError
+        If the criterion is known to be for the other kind of targets.
+    """
+    name = getattr(criterion, "__name__", type(criterion).__name__)
+    if multilabel and criterion is nn.CrossEntropyLoss and not options:
+        return nn.BCEWithLogitsLoss
+    if multilabel and is_a(criterion, OF_CLASSES):
+        given = "".join(f", criterion__{key}" for key in sorted(options))
+        raise ValueError(
+            f"criterion={name}{given} is for one class per sample, but y is a 0/1 "
+            "matrix with a column for each label; use criterion=nn.BCEWithLogitsLoss, "
+            "which is also what the default becomes."
+        )
+    if not multilabel and is_a(criterion, OF_LABELS):
+        raise ValueError(
+            f"criterion={name} is for several labels per sample, but y has one class "
+            "per sample; use criterion=nn.CrossEntropyLoss, or pass y as a 0/1 matrix "
+            "with a column for each label."
+        )
+    return criterion
+
+
+def first_output(y_pred) -> Tensor:
+    """Return the outputs that losses and predictions are of: the first of a tuple.
+
+    Raises
+    ------
+    TypeError
+        If that is no tensor.
+    """
+    outputs = y_pred[0] if isinstance(y_pred, tuple) and y_pred else y_pred
+    if not isinstance(outputs, Tensor):
+        raise TypeError(
+            f"The module returned {_described(y_pred)}; its forward must return a "
+            "tensor of shape (n_samples, n_outputs), or a tuple that begins with one."
+        )
+    return outputs
+
+
+def n_rows(y) -> int | None:
+    """Return the number of targets in a batch, or None if they do not tell."""
+    return len(y) if isinstance(y, Tensor) and y.ndim else None
+
+
+def _described(y_pred) -> str:
+    if y_pred is None:
+        return "None"
+    if isinstance(y_pred, tuple) and y_pred:
+        return f"a tuple that begins with a {type(y_pred[0]).__name__}"
+    keys = f" with the keys {list(y_pred)}" if isinstance(y_pred, dict) else ""
+    return f"a {type(y_pred).__name__}{keys}"
