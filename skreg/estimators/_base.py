@@ -365,8 +365,9 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             Numbers; images as (n_samples, channels, height, width). A DataFrame, a
             tensor, a sparse matrix, or a map-style torch Dataset of pairs (x, y) will
             do as well.
-        y : array-like of shape (n_samples,), default=None
-            Targets; None if `X` is a Dataset that holds them.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Targets; None if `X` is a Dataset that holds them. For a classifier, several
+            columns are labels, each of which a sample has (1) or has not (0).
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples in the training loss. Only their ratios count: they
             are divided by their mean, and so do not change what the penalties weigh.

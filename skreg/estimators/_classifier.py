@@ -329,6 +329,8 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         link = self._link()
         if link is not None:
             return link.probabilities
+        if self._multilabel and isinstance(self.predict_nonlinearity, str):
+            return _unchanged  # skorch's is for a single label
         return super()._get_predict_nonlinearity()
 
     def predict_proba(self, X):

@@ -25,7 +25,8 @@ OUTSIDE = frozenset(
         ),
         *("get_metadata_routing", "set_params", "set_callbacks", "prefixes_"),
         *("cuda_dependent_attributes_", "check_is_fitted", "check_training_readiness"),
-        *("predict", "predict_proba", "predict_log_proba", "score", "classes_"),
+        *("predict", "predict_proba", "predict_log_proba", "decision_function"),
+        *("score", "classes_"),
         *("save_params", "load_params", "best_epoch_", "_repr_html_"),
     )
 )
