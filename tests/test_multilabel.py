@@ -245,7 +245,7 @@ def test_other_criteria():
     ("params", "y", "message"),
     [
         ({"criterion": nn.CrossEntropyLoss()}, Y, "is for one class per sample, but y"),
-        ({"criterion": nn.NLLLoss}, Y, r"use criterion=nn\.BCEWithLogitsLoss"),
+        ({"criterion": nn.MultiMarginLoss}, Y, r"use criterion=nn\.BCEWithLogitsLoss"),
         (
             {"criterion__label_smoothing": 0.1},
             Y,

@@ -185,7 +185,7 @@ def test_a_single_target_needs_no_axis(module, n):
 @pytest.mark.parametrize("module", [Flat, Squeezed])
 def test_such_modules_train_in_stacks_as_alone(module):
     net = RegularizedNetRegressor(module, max_epochs=3, random_state=0, lr=0.01)
-    search = GridSearchCV(net, {"lambda2": [0.0, 1e-2]}, cv=3, n_jobs=2)
+    search = GridSearchCV(net, {"lambda2": [0.0, 1e-2]}, cv=3)
     alone = search.fit(A, b).cv_results_["mean_test_score"]
     with joblib.parallel_config("skreg"):
         together = search.fit(A, b).cv_results_["mean_test_score"]

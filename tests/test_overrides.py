@@ -189,9 +189,10 @@ def test_a_schedule_by_a_function_may_change_the_weights(iris):
 
 
 class OwnChecks(RegularizedNetClassifier):
-    def _check_outputs(self, outputs, y_true):
+    def _checked_outputs(self, y_pred, n_samples):
         if self.lambda1 > 0:
             raise ArithmeticError("these outputs will not do")
+        return super()._checked_outputs(y_pred, n_samples)
 
 
 class OwnStep(RegularizedNetRegressor):
@@ -217,7 +218,7 @@ class Harmless(RegularizedNetClassifier):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (OwnChecks, "6 of 6 fits trained alone: OwnChecks overrides _check_outputs."),
+        (OwnChecks, "6 of 6 fits trained alone: OwnChecks overrides _checked_outputs."),
         (OwnStep, "6 of 6 fits trained alone: OwnStep overrides train_step."),
         (CountsInInfer, "fits trained alone: CountsInInfer overrides infer."),
         (Harmless, None),
