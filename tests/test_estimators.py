@@ -745,8 +745,12 @@ def test_regressor_rejects_outputs_that_would_broadcast():
         def forward(self, x):
             return self.fc(x)[:, 0]
 
-    with pytest.raises(ValueError, match=r"outputs of shape \(3,\).*of shape \(3, 1\)"):
-        RegularizedNetRegressor(Flat).fit([[0.0], [1], [2]], [0.0, 1, 2])
+    X = [[0.0], [1], [2]]
+    with pytest.raises(ValueError, match=r"outputs of shape \(3,\).*of shape \(3, 2\)"):
+        RegularizedNetRegressor(Flat).fit(X, [[0.0, 1], [1, 2], [2, 0]])
+    # Of a single target the axis may be missing: (3,) is not subtracted from (3, 1).
+    net = RegularizedNetRegressor(Flat, max_epochs=1).fit(X, [0.0, 1, 2])
+    assert net.predict(X).shape == (3,)
 
 
 # -- bad input ----------------------------------------------------------------------
