@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from math import inf, isfinite
+from numbers import Real
 
 import numpy as np
 import torch
@@ -147,13 +148,18 @@ def right_of_probabilities(scores: torch.Tensor, y: torch.Tensor) -> torch.Tenso
     return scores.argmax(dim=-1) == y
 
 
+# Of losses on the few samples that early stopping holds out; chosen on small tables.
+LOSS_TOLERANCE = 0.02
+
+
 class EarlyStopping(Callback):
     """Stop when the monitored value has no new best, and restore the best weights.
 
-    An epoch is a new best if its value is strictly better than all before it.
-    Training stops when more than `patience` epochs in a row are none. Whether or not
-    it stopped early, the net ends with the weights of its best epoch. Each call of
-    ``fit`` and ``partial_fit`` begins anew: its validation data may be others.
+    An epoch is a new best if its value is better than all before it, or worse than
+    the best of them by no more than `tol`. Training stops when more than `patience`
+    epochs in a row are none. Whether or not it stopped early, the net ends with the
+    weights of its best epoch, the last one. Each call of ``fit`` and ``partial_fit``
+    begins anew: its validation data may be others.
 
     Parameters
     ----------
@@ -172,6 +178,12 @@ class EarlyStopping(Callback):
         True for a loss, False for a score. None is what the callback that writes the
         key says (``lower_is_better`` of an ``EpochScoring``), or else True for keys
         that end in ``loss``, False for all others and for scorers.
+    tol : float, default=None
+        A value counts as new best if it is worse than the best by no more than `tol`
+        times the best's size: a loss on few samples falls and rises by chance, and
+        among epochs that it cannot tell apart the last has learnt most. 0 wants values
+        that are strictly better. None is 0.02 for keys that end in ``loss``, 0 for all
+        others and for scorers.
 
     Attributes
     ----------
@@ -179,6 +191,11 @@ class EarlyStopping(Callback):
         The best epoch, counted from 1.
     best_score_ : float
         The monitored value at that epoch.
+
+    Raises
+    ------
+    ValueError
+        In ``fit``, if `tol` is no finite number >= 0, or `monitor` names nothing.
 
     References
     ----------
@@ -191,14 +208,17 @@ class EarlyStopping(Callback):
         patience: int = 20,
         monitor="valid_loss",
         lower_is_better: bool | None = None,
+        tol: float | None = None,
     ):
         self.patience = patience
         self.monitor = monitor
         self.lower_is_better = lower_is_better
+        self.tol = tol
 
     def on_train_begin(self, net, **kwargs):
         self.lower_is_better_ = self._direction(net)
-        self.best_score_ = inf if self.lower_is_better_ else -inf
+        self.tol_ = self._tolerance()
+        self.best_score_ = self._extreme = inf if self.lower_is_better_ else -inf
         self.best_epoch_ = 0
         self.n_epochs_without_best_ = 0
         self.best_weights_ = None
@@ -212,6 +232,7 @@ class EarlyStopping(Callback):
             return
         if self._is_best(score):
             self.best_score_ = score
+            self._extreme = self._better(score, self._extreme)
             self.best_epoch_ = net.history[-1, "epoch"]
             self.best_weights_ = {
                 component: {k: w.detach().clone() for k, w in m.state_dict().items()}
@@ -231,9 +252,23 @@ class EarlyStopping(Callback):
             self.best_weights_ = None
 
     def _is_best(self, score) -> bool:
-        if self.lower_is_better_:
-            return score < self.best_score_
-        return score > self.best_score_
+        loss = score - self._extreme if self.lower_is_better_ else self._extreme - score
+        return loss < 0 or (self.tol_ > 0 and loss <= self.tol_ * abs(self._extreme))
+
+    def _better(self, a, b):
+        return min(a, b) if self.lower_is_better_ else max(a, b)
+
+    def _tolerance(self) -> float:
+        if self.tol is None:
+            is_key = isinstance(self.monitor, str) and not self._scores()
+            return LOSS_TOLERANCE if is_key and is_loss(self.monitor) else 0.0
+        if not (isinstance(self.tol, Real) and 0 <= self.tol < inf):
+            raise ValueError(
+                f"EarlyStopping: tol={self.tol!r} must be None or a finite number >= 0."
+                " It is the part of the best value by which another may be worse and "
+                "count as best; 0 wants values that are strictly better."
+            )
+        return float(self.tol)
 
     def _scores(self) -> bool:
         return callable(self.monitor) or self.monitor in get_scorer_names()

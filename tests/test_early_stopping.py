@@ -6,6 +6,8 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris, load_wine
 from sklearn.ensemble import BaggingClassifier
@@ -111,6 +113,62 @@ def test_stopping_on_few_samples_costs_no_accuracy(load):
     assert means["loss"][1] < means["accuracy"][1] / 2
 
 
+# -- what counts as best ------------------------------------------------------------
+
+
+class Values(Callback):
+    """Write given values into the history."""
+
+    def __init__(self, key, values):
+        self.key, self.values = key, values
+
+    def on_epoch_end(self, net, **kwargs):
+        net.history.record(self.key, self.values[len(net.history) - 1])
+
+
+def stopped(key, values, **stopping):
+    X, y = [[0.0], [1.0]], [0, 1]
+    callbacks = [Values(key, values), EarlyStopping(monitor=key, **stopping)]
+    params = {"hidden_layer_sizes": 2, "max_epochs": len(values)}
+    return RegularizedNetClassifier(callbacks=callbacks, **params).fit(X, y)
+
+
+@given(
+    values=st.lists(st.floats(-2, 2), min_size=1, max_size=12),
+    tol=st.sampled_from([0.0, 0.1, 0.5]),
+    lower=st.booleans(),
+)
+@settings(max_examples=60)
+def test_the_best_epoch_is_the_last_within_the_tolerance(values, tol, lower):
+    stopping = {"patience": 100, "tol": tol, "lower_is_better": lower}
+    net = stopped("value", values, **stopping)
+    losses = np.array(values) if lower else -np.array(values)
+    good = losses - losses.min() <= tol * abs(losses.min())
+    last, first = np.flatnonzero(good)[[-1, 0]]
+    assert net.best_epoch_ == (last if tol else first) + 1
+    assert (
+        dict(net.callbacks_)["EarlyStopping"].best_score_
+        == (values[net.best_epoch_ - 1])
+    )
+
+
+def test_losses_have_a_tolerance_and_scores_have_none():
+    assert stopped("other_loss", [1.0, 0.5, 0.509, 0.511]).best_epoch_ == 3
+    assert stopped("score", [0.5, 1.0, 0.999, 1.0]).best_epoch_ == 2
+
+
+def test_patience_counts_what_is_beyond_the_tolerance():
+    losses = [1.0, 1.01, 1.03, 1.015, 1.03, 1.03, 1.03, 0.5]
+    net = stopped("a_loss", losses, patience=1)
+    assert (len(net.history), net.best_epoch_) == (6, 4)
+
+
+@pytest.mark.parametrize("tol", [-0.1, "small", np.inf, np.nan])
+def test_a_tolerance_is_a_number(tol):
+    with pytest.raises(ValueError, match=r"EarlyStopping: tol=.* finite number >= 0"):
+        stopped("score", [1.0], tol=tol)
+
+
 # -- what it looks at ---------------------------------------------------------------
 
 
@@ -119,8 +177,10 @@ def test_the_default_is_the_validation_loss(make):
     assert make().monitor == EarlyStopping().monitor == "valid_loss"
     X, y = load_wine(return_X_y=True)
     net = small(make, lr=0.05, patience=3, max_epochs=200).fit(X / X.max(0), y)
-    losses = net.history[:, "valid_loss"]
-    assert net.best_epoch_ == np.argmin(losses) + 1
+    losses = np.array(net.history[:, "valid_loss"])
+    best = net.best_epoch_ - 1
+    assert losses[best] <= 1.02 * losses.min()
+    assert (losses[best + 1 :] > 1.02 * losses.min()).all()
     assert len(losses) == net.best_epoch_ + 4
 
 
@@ -130,9 +190,10 @@ MONITORS = {"valid_loss": min, "valid_acc": max, "train_loss": min, "train_acc":
 @pytest.mark.parametrize("path", {**PATHS, **IN_STACKS})
 @pytest.mark.parametrize("monitor", MONITORS)
 def test_keys_of_the_history(iris, path, monitor):
-    given = {**PATHS, **IN_STACKS}[path]
-    callbacks = (*given.get("callbacks", ()), AccuracyTracker(on_train=True))
-    params = given | {"callbacks": callbacks, "patience": 4, "lr": 0.05}
+    own = {**PATHS, **IN_STACKS}[path]
+    callbacks = (*own.get("callbacks", ()), AccuracyTracker(on_train=True))
+    params = own | {"callbacks": callbacks, "patience": 4, "lr": 0.05}
+    params["callbacks__early_stopping__tol"] = 0  # strictly better values
     net = fitted(path, small(monitor=monitor, max_epochs=60, **params), *iris)
     values = net.history[:, monitor]
     first_best = values.index(MONITORS[monitor](values)) + 1
@@ -350,7 +411,8 @@ def test_bags_that_are_too_small(iris):
 
 def test_a_monitor_that_needs_no_validation_data_works_without(recwarn):
     X, y = TINY["five samples"]
-    net = small(monitor="train_loss", patience=0, lr=0.5, max_epochs=500).fit(X, y)
+    strict = {"callbacks__early_stopping__tol": 0, "patience": 0}
+    net = small(monitor="train_loss", lr=0.5, max_epochs=500, **strict).fit(X, y)
     assert "cannot hold out" in str(recwarn.pop(UserWarning).message)
     assert len(net.history) == net.best_epoch_ + 1 < 500
 
@@ -358,7 +420,8 @@ def test_a_monitor_that_needs_no_validation_data_works_without(recwarn):
 def test_data_that_are_given_are_looked_at(iris):
     """Too few samples to split do not matter if validation data come with them."""
     X, y = iris
-    net = small(max_epochs=3).fit(X[::30], y[::30], X_val=X, y_val=y)
+    strict = {"callbacks__early_stopping__tol": 0}
+    net = small(max_epochs=3, **strict).fit(X[::30], y[::30], X_val=X, y_val=y)
     assert net.best_epoch_ == np.argmin(net.history[:, "valid_loss"]) + 1
     with pytest.raises(ValueError, match="least populated class"):
         small(

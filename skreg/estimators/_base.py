@@ -704,7 +704,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         if session and session.looks:
             self._look_at_outputs(outputs, last_operation(outputs))
         loss = self._data_loss(outputs, y_true, session.weight if session else None)
-        if torch.is_grad_enabled() and not loss.requires_grad:
+        if session and not loss.requires_grad:
             raise ValueError(
                 f"The loss of a batch does not depend on the parameters of module="
                 f"{type(self.module_).__name__}: its forward computes under "

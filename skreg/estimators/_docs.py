@@ -55,7 +55,9 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
         What early stopping holds out is the choice of `holdout`.
     early_stopping : bool, default=False
         Stop when what `monitor` names has had no new best for more than `patience`
-        epochs, and restore the weights of the best epoch. Validation data are
+        epochs, and restore the weights of the best epoch: the last whose loss is at
+        most 2 % above the lowest, or the first with the highest score
+        (``callbacks__early_stopping__tol`` sets another share). Validation data are
         ``X_val`` and ``y_val`` of ``fit``, or what `train_split` makes, or else
         `validation_fraction` of the training data. Data from which nothing can be held
         out (too few, or a class with one sample) train to the end, with a warning.

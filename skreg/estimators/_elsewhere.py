@@ -14,7 +14,7 @@ from skreg.estimators._sparse import dense_rows, is_sparse
 
 __all__ = ["warn_if_elsewhere"]
 
-LOOKED_AT = 2**17  # numbers of each data set
+LOOKED_AT = 2**15  # numbers of each data set
 COLUMNS = 2**12
 FEWEST = 10  # samples that tell where data lie
 NARROWER = 20  # times, for the training data to be elsewhere
