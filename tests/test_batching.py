@@ -923,7 +923,8 @@ ALONE = {
         "iterator_valid__drop_last": True,
     },
     "options of its optimizer": {
-        "optimizer__weight_decay": torch.tensor(0.1, dtype=torch.float64)
+        "optimizer__eps": torch.tensor([1e-8], dtype=torch.float64),
+        "optimizer__foreach": False,
     },
     **{
         reason: {"module": made_of(*custom), "optimizer__weight_decay": 0.1}

@@ -80,6 +80,8 @@ def _describe(value, seen: dict, within=()) -> str | None:
     parts = _parts(value)
     if parts is None:
         return None
+    if isinstance(value, (set, frozenset)):
+        parts.sort(key=_order)  # theirs depends on where in memory their members lie
     within = *within, id(value)
     texts = [_describe(part, seen, within) for part in parts]
     if None in texts:
@@ -87,6 +89,21 @@ def _describe(value, seen: dict, within=()) -> str | None:
     if isinstance(value, (set, frozenset)):
         texts.sort()
     return f"{type(value).__qualname__}({', '.join(texts)})"
+
+
+def _order(value) -> str:
+    """Return what tells the members of a set apart, the same in every process."""
+    if isinstance(value, _FUNCTION):
+        return f"{value.__module__}.{value.__qualname__}{_text(value.__code__)}"
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    parts = None if isinstance(value, _PLAIN) else _parts(value)
+    if parts is None:
+        return repr(value) if isinstance(value, _PLAIN) else type(value).__qualname__
+    keys = map(_order, parts)
+    if isinstance(value, frozenset):
+        keys = sorted(keys)
+    return f"{type(value).__qualname__}({', '.join(keys)})"
 
 
 def _hash(value) -> str:

@@ -246,17 +246,31 @@ class Evaluation:
             start += len(group)
         self._gather = Gather(self.rows, self.net.device_)
 
+        # As a single fit weighs them.
+        self._weights = [
+            None
+            if dataset.weight is None or not dataset.weight.any()
+            else torch.from_numpy(dataset.weight / dataset.weight.mean())
+            for dataset in self.datasets
+        ]
+
     def __iter__(self):
         """Yield the batches; those of a smaller data set are empty in the end."""
         longest = max(map(len, self.datasets))
         for start in range(0, longest, self.batch_size):
             part = slice(start, start + self.batch_size)
-            yield self._gather([self._batch(d, part) for d in self.datasets])
+            batches = [
+                self._batch(dataset, part, weight)
+                for dataset, weight in zip(self.datasets, self._weights, strict=True)
+            ]
+            yield self._gather(batches)
 
-    def _batch(self, dataset, part):
+    def _batch(self, dataset, part, weight):
         X, y = dataset.part(part, self.net.device_)
-        X = self.net._to_device(X)
-        return X, y, 1 / max(1, len(X))
+        X, n = self.net._to_device(X), max(1, X.shape[0])
+        if weight is None:
+            return X, y, 1 / n
+        return X, y, weight[part].to(X.device, self.net._torch_dtype) / n
 
 
 @dataclass(eq=False)

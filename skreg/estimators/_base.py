@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Mapping
+from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from dis import opname
@@ -76,9 +77,12 @@ class _Session:
     looks: bool = True  # at the outputs of the next batch
     closed: bool = False  # nobody but the package sees the net and its batches
     hand: HandTraining | None = None
-    mean_weight: float = 1.0  # of the training data, when validation data are split off
+    # Of the weights of training and of validation data; None if there are none.
+    mean_weight: float = 1.0
+    mean_valid_weight: float | None = None
     # Of the batch at hand:
     weight: torch.Tensor | None = None
+    valid_weight: torch.Tensor | None = None
     penalty: torch.Tensor | float = 0.0
 
 
@@ -369,8 +373,9 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             Targets; None if `X` is a Dataset that holds them. For a classifier, several
             columns are labels, each of which a sample has (1) or has not (0).
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the samples in the training loss. Only their ratios count: they
-            are divided by their mean, and so do not change what the penalties weigh.
+            Weights of the samples in the loss, of training and of what is held out to
+            validate. Only their ratios count: they are divided by their mean, and so do
+            not change what the penalties weigh.
         X_val, y_val : as X and y, default=None
             Validation data. They are never trained on: the history tells how the net
             does on them, and early stopping looks at them.
@@ -636,6 +641,23 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
         return step
 
+    def validation_step(self, batch, **fit_params):
+        with self._validation_weights(batch):
+            return super().validation_step(batch, **fit_params)
+
+    @contextmanager
+    def _validation_weights(self, batch):
+        """Let the loss of a batch of validation data know its weights."""
+        session, weight = self._session, getattr(batch, "weight", None)
+        if session is None or weight is None or session.mean_valid_weight is None:
+            yield
+            return
+        session.valid_weight = weight / session.mean_valid_weight
+        try:
+            yield
+        finally:
+            session.valid_weight = None
+
     def train_step_single(self, batch, **fit_params):
         if self._scaler is None:
             return super().train_step_single(batch, **fit_params)
@@ -700,7 +722,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         outputs = self._checked_outputs(y_pred, n_rows(y_true))
         session = self._session
         if not training:
-            return self.criterion_(outputs, y_true)
+            weight = session.valid_weight if session else None
+            return self._data_loss(outputs, y_true, weight)
         if session and session.looks:
             self._look_at_outputs(outputs, last_operation(outputs))
         loss = self._data_loss(outputs, y_true, session.weight if session else None)

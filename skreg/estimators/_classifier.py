@@ -48,7 +48,7 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         + \lambda_1 \sum |w| + \lambda_2 \sum w^2
 
     over batches B. The penalty is part of the training loss only; validation losses
-    are plain.
+    hold none.
 
     Parameters
     ----------

@@ -159,7 +159,8 @@ def validate_epoch(net, batches, fit_params: dict) -> None:
             rows.append({})
             X, y = batch
             y_pred = net.infer(X, **fit_params)
-            losses.append(net.get_loss(y_pred, y, X=X, training=False))
+            with net._validation_weights(batch):
+                losses.append(net.get_loss(y_pred, y, X=X, training=False))
             sizes.append(len(y))
             for tracker in trackers:
                 tracker.on_batch_end(net, batch=batch, training=False, y_pred=y_pred)

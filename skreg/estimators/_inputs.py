@@ -317,7 +317,7 @@ class DataInput:
             raise ValueError("X_val and y_val belong together: pass both or neither.")
         prepared = self._prepare(X_val, y_val, reset=False)
         targets.add(prepared)
-        return self.get_dataset(prepared.X, prepared.y)
+        return with_weight(self.get_dataset(prepared.X, prepared.y), prepared.weight)
 
     @property
     def _dtype_name(self) -> str:
@@ -371,6 +371,7 @@ class DataInput:
         if session:
             dataset = with_weight(dataset, session.sample_weight)
         if session and session.validation is not None:
+            session.mean_valid_weight = _mean_weight(session.validation)
             return dataset, session.validation
         split = self.train_split
         groups = session.groups if session else None
@@ -409,6 +410,8 @@ class DataInput:
         weight = weight_of(train)
         if session and weight is not None:
             session.mean_weight = weight.mean()
+        if session and valid is not None:
+            session.mean_valid_weight = _mean_weight(valid)
         return train, valid
 
     def _encoded_parts(self, train, valid):
@@ -583,6 +586,12 @@ class DataInput:
             )
         batches = (iterator or DataLoader)(dataset, **kwargs)
         return WeightedBatches(batches) if is_weighted(dataset) else batches
+
+
+def _mean_weight(dataset) -> float | None:
+    """Return the mean weight of samples; None if they have none, or all are zero."""
+    weight = weight_of(dataset)
+    return None if weight is None or not weight.any() else float(weight.mean())
 
 
 def _is_valid(X, dtypes: Sequence[str]) -> bool:

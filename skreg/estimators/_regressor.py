@@ -21,7 +21,7 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         + \lambda_1 \sum |w| + \lambda_2 \sum w^2
 
     over batches B, the error being averaged over outputs too. The penalty is part of
-    the training loss only; validation losses are plain.
+    the training loss only; validation losses hold none.
 
     Parameters
     ----------
