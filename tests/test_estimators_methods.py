@@ -114,6 +114,7 @@ READING = {
     "on_train_end": lambda net: net.on_train_end(net),
     "predict": lambda net: net.predict(X),
     "predict_log_proba": lambda net: net.predict_log_proba(X),
+    "decision_function": lambda net: net.decision_function(X),
     "predict_proba": lambda net: net.predict_proba(X),
     "run_single_epoch": lambda net: epoch_of(net, training=False),
     "save_params": saved,
@@ -169,7 +170,9 @@ def assert_parameters_stay(net, call):
 @pytest.mark.parametrize("kind", NETS)
 @pytest.mark.parametrize("name", READING)
 def test_methods_leave_parameters_and_predictions_alone(kind, name, capsys):
-    if kind == "regressor" and name in {"predict_proba", "predict_log_proba"}:
+    if kind == "regressor" and name in {
+        *("predict_proba", "predict_log_proba", "decision_function")
+    }:
         assert not hasattr(NETS[kind](), name)
         return
     net = fitted(NETS[kind])
