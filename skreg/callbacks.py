@@ -183,7 +183,7 @@ class EarlyStopping(Callback):
         times the best's size: a loss on few samples falls and rises by chance, and
         among epochs that it cannot tell apart the last has learnt most. 0 wants values
         that are strictly better. None is 0.02 for keys that end in ``loss``, 0 for all
-        others and for scorers.
+        others and for scorers. Equal scores of a scorer are told apart by "valid_loss".
 
     Attributes
     ----------
@@ -230,9 +230,13 @@ class EarlyStopping(Callback):
         if score is None:
             self.best_epoch_ = net.history[-1, "epoch"]
             return
-        if self._is_best(score):
+        is_best = self._is_best(score) or self._breaks_tie(net, score)
+        if self.scorer_ is not None:
+            net.history.record(f"{self.scorer_.key}_best", is_best)
+        if is_best:
             self.best_score_ = score
             self._extreme = self._better(score, self._extreme)
+            self._loss_of_best = net.history[-1].get("valid_loss")
             self.best_epoch_ = net.history[-1, "epoch"]
             self.best_weights_ = {
                 component: {k: w.detach().clone() for k, w in m.state_dict().items()}
@@ -245,6 +249,15 @@ class EarlyStopping(Callback):
             raise StopTraining
 
     def on_train_end(self, net, **kwargs):
+        was_never_best = self.best_epoch_ == 0 and self.n_epochs_without_best_ > 0
+        if self.scorer_ is not None and was_never_best:
+            warnings.warn(
+                f"EarlyStopping: monitor={self.monitor!r} was never a number, so that "
+                "no epoch was the best; the weights are those of the last one. Has the "
+                "validation data what it needs, such as all classes?",
+                UserWarning,
+                stacklevel=2,
+            )
         self.scorer_ = None  # and the validation data with it
         if self.best_weights_ is not None:
             for component, weights in self.best_weights_.items():
@@ -254,6 +267,12 @@ class EarlyStopping(Callback):
     def _is_best(self, score) -> bool:
         loss = score - self._extreme if self.lower_is_better_ else self._extreme - score
         return loss < 0 or (self.tol_ > 0 and loss <= self.tol_ * abs(self._extreme))
+
+    def _breaks_tie(self, net, score) -> bool:
+        """Return whether the loss prefers this epoch to the best of an equal score."""
+        if self.scorer_ is None or score != self._extreme:
+            return False
+        return net.history[-1].get("valid_loss", inf) < self._loss_of_best
 
     def _better(self, a, b):
         return min(a, b) if self.lower_is_better_ else max(a, b)
@@ -289,11 +308,11 @@ class EarlyStopping(Callback):
         """Return the value of the last epoch; None if it cannot be had, rightly."""
         epoch = net.history[-1]
         if not callable(self.monitor) and self.monitor in epoch:
+            self.scorer_ = None  # the key wins over a scorer of the same name
             return epoch[self.monitor]
         if self.scorer_ is not None and dataset_valid is not None:
             value = self.scorer_(net, dataset_valid)
             epoch[self.scorer_.key] = value
-            epoch[f"{self.scorer_.key}_best"] = self._is_best(value)
             return value
         if not self.needs_data_:
             return None

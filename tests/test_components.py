@@ -305,3 +305,42 @@ def test_schedules_and_scorers_follow_a_module_that_is_made_anew(iris):
     net.fit(X, y)
     assert net.optimizer_.param_groups[0]["lr"] == pytest.approx(1e-6)
     assert net.history[-1, "mine"] == net.score(X, y)
+
+
+class Scaled(torch.nn.Module):
+    """A loss with a parameter of its own that is drawn."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.rand(1))
+
+    def forward(self, outputs, targets):
+        return torch.nn.functional.cross_entropy(outputs * self.scale, targets)
+
+
+class WithAnotherModule(RegularizedNetClassifier):
+    def initialize_module(self):
+        super().initialize_module()
+        self.aux_ = torch.nn.Linear(1, 2)
+        return self
+
+    def infer(self, x, **fit_params):
+        return super().infer(x, **fit_params) + self.aux_(self._to_device(x))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: RegularizedNetClassifier(criterion=Scaled), WithAnotherModule],
+    ids=["criterion", "module"],
+)
+def test_random_state_decides_what_the_users_components_draw(make):
+    X, y = [[0.0], [1.0]], [0, 1]
+    before = torch.get_rng_state()
+    nets = [make().set_params(random_state=0, max_epochs=2).fit(X, y) for _ in "ab"]
+    assert torch.equal(before, torch.get_rng_state())
+    outputs = [torch.cat(list(net.forward_iter(np.float32(X)))) for net in nets]
+    assert torch.equal(*outputs)
+    other = make().set_params(random_state=1, max_epochs=2).fit(X, y)
+    assert not torch.equal(
+        torch.cat(list(other.forward_iter(np.float32(X)))), outputs[0]
+    )

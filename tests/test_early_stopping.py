@@ -247,7 +247,10 @@ def test_scorers_are_evaluated_on_the_validation_data(iris, monitor, context, ca
         reason = "2 of 2 fits trained alone: early stopping evaluates a scorer"
         assert reason in capfd.readouterr().err
     values = net.history[:, key]
-    assert net.best_epoch_ == np.argmax(values) + 1  # greater is better, also of neg_
+    # Greater is better, also of neg_; among equal scores it is the loss that decides.
+    highest = np.flatnonzero(np.array(values) == max(values))
+    losses = np.array(net.history[:, "valid_loss"])
+    assert net.best_epoch_ == highest[losses[highest].argmin()] + 1
     assert len(values) == min(30, net.best_epoch_ + 6)
     best = net.history[:, f"{key}_best"]
     assert np.flatnonzero(best).max() + 1 == net.best_epoch_
@@ -285,6 +288,29 @@ def test_scorers_of_datasets(iris):
 
     net = small(monitor=hits, max_epochs=3).fit(Flowers(), X_val=Flowers())
     assert net.history[:, "valid_hits"] == net.history[:, "valid_acc"]
+
+
+def test_a_scorer_that_is_never_a_number_is_told(iris):
+    def nothing(net, X, y):
+        return np.nan
+
+    with pytest.warns(UserWarning, match="was never a number"):
+        net = small(monitor=nothing, patience=3, max_epochs=9).fit(*iris)
+    assert len(net.history) == 4
+
+
+def test_few_values_of_a_scorer_cost_nothing(iris):
+    """Its ties lasted for the first epochs, and the first of them was the best."""
+    X, y = iris
+    params = {"hidden_layer_sizes": 100, "max_epochs": 100, "patience": 20}
+    X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
+    scores = {
+        monitor: small(monitor=monitor, **params)
+        .fit(X_train, y_train)
+        .score(X_test, y_test)
+        for monitor in ("valid_loss", "f1_macro")
+    }
+    assert scores["f1_macro"] >= scores["valid_loss"] - 0.03
 
 
 def test_a_key_wins_over_a_scorer_of_the_same_name(iris):

@@ -1,5 +1,10 @@
 """Whatever ends a fit, it ends in good order; the history is as skorch writes it."""
 
+import os
+import signal
+import time
+from functools import partial
+
 import joblib
 import numpy as np
 import pytest
@@ -346,3 +351,54 @@ def test_the_log_prints_what_early_stopping_writes(iris):
         callbacks__print_log__sink=lines.append,
     ).fit(*iris)
     assert "valid_f1_macro" in lines[0]
+
+
+# -- requests to stop, and interrupts ------------------------------------------------
+
+
+class StopsAtOnce(Callback):
+    def on_train_begin(self, net, **kwargs):
+        raise KeyboardInterrupt  # skorch's way to end training
+
+
+def test_a_request_to_stop_as_training_begins():
+    net = RegularizedNetClassifier(callbacks=[StopsAtOnce()], max_epochs=3)
+    net.fit([[0.0], [1.0]], [0, 1])
+    assert len(net.history) == 0
+    assert net.predict([[0.0]]).shape == (1,)
+
+
+class Signalled(Callback):
+    """Sends a signal to the process in the second epoch."""
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)  # the handler is called here
+
+
+def interrupt(*args):
+    raise KeyboardInterrupt
+
+
+class Interrupts:
+    def __call__(self, *args):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [interrupt, partial(interrupt), Interrupts()],
+    ids=["def", "partial", "()"],
+)
+@pytest.mark.parametrize("context", ["sequential", "skreg"])
+def test_an_interrupt_of_a_signal_handler_reaches_the_caller(handler, context):
+    before = signal.signal(signal.SIGTERM, handler)
+    net = RegularizedNetClassifier(callbacks=[Signalled()], max_epochs=5)
+    try:
+        with joblib.parallel_config(context), pytest.raises(KeyboardInterrupt):
+            joblib.Parallel()(
+                [joblib.delayed(clone(net).fit)([[0.0], [1.0]], [0, 1])] * 2
+            )
+    finally:
+        signal.signal(signal.SIGTERM, before)

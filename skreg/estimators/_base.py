@@ -1,6 +1,7 @@
 """What the classifier and the regressor share: skorch's net, made to behave."""
 
 import inspect
+import signal
 import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -495,7 +496,11 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         own = {"X": prepared.own_X, "y": prepared.own_y}
         self._session.fit_params = fit_params
         self._session.begins = True
-        self.notify("on_train_begin", **own)
+        stops = False
+        try:
+            self.notify("on_train_begin", **own)
+        except StopTraining:  # when all callbacks have begun
+            stops = True
         self._session.begins = False
         self._session.penalized = self._penalized_parameters()
         self._session.augment = self._make_augmentation()
@@ -503,7 +508,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self._session.lean = is_lean(self)
         self._session.closed = is_closed(self)
         try:
-            train(self, X, y, fit_params)
+            if not stops:
+                train(self, X, y, fit_params)
         except StopTraining:
             pass
         finally:
@@ -920,8 +926,26 @@ def _merged_signature(inherited, own) -> inspect.Signature:
 
 def _is_raised_by_statement(error: BaseException) -> bool:
     """Tell an error of a ``raise`` statement from one that a signal brought."""
-    traceback = error.__traceback__
+    traceback, handlers = error.__traceback__, _signal_handlers()
     while traceback.tb_next is not None:
         traceback = traceback.tb_next
+        if traceback.tb_frame.f_code in handlers:
+            return False
     operation = traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
     return opname[operation] == "RAISE_VARARGS"
+
+
+def _signal_handlers() -> set:
+    """Return the code of the functions that signals call."""
+    handlers = map(signal.getsignal, signal.valid_signals())
+    functions = (
+        getattr(handler, "func", handler)  # of a partial function
+        for handler in handlers
+        if callable(handler)
+    )
+    codes = (
+        getattr(function, "__code__", None)
+        or getattr(type(function).__call__, "__code__", None)
+        for function in functions
+    )
+    return {code for code in codes if code is not None}

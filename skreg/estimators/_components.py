@@ -1,7 +1,7 @@
 """The parts of a net, made and kept as skorch does: module, criterion, ..."""
 
 import inspect
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from itertools import chain
 from math import prod
@@ -131,16 +131,26 @@ class Components(Pickling):
         )
 
     def _initialize_module(self, reason=None):
-        with self._plain_device():
+        draws = type(self).initialize_module is not Components.initialize_module
+        with self._plain_device(), self._seeded_if(draws):
             super()._initialize_module(reason)
         self._give_dtype(self._modules[1:])  # those that a subclass adds
         return self
 
     def _initialize_criterion(self, reason=None):
-        with self._plain_device():
+        draws = type(
+            self
+        ).initialize_criterion is not Components.initialize_criterion or not getattr(
+            self.criterion, "__module__", ""
+        ).startswith("torch.nn.")
+        with self._plain_device(), self._seeded_if(draws):
             super()._initialize_criterion(reason)
         self._give_dtype(self._criteria[1:])
         return self
+
+    def _seeded_if(self, draws: bool):
+        """Return a context in which what a user's code draws is the net's own."""
+        return seeded(self._seed, torch.device("cpu")) if draws else nullcontext()
 
     def initialize_module(self):
         kwargs = self.get_params_for("module")
