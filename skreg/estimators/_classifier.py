@@ -8,7 +8,6 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     check_consistent_length,
-    check_is_fitted,
     column_or_1d,
 )
 from skorch import NeuralNetClassifier
@@ -366,7 +365,6 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
             What the module returns; with nn.NLLLoss, log-probabilities. For two classes
             the second column less the first: the log-odds of ``classes_[1]``.
         """
-        check_is_fitted(self)
         logits = self._outputs(X, _unchanged)
         if self._multilabel or logits.shape[1] != 2:
             return logits
@@ -386,7 +384,6 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
             same with the criteria nn.CrossEntropyLoss and nn.NLLLoss, and with others
             that of the smallest normal number.
         """
-        check_is_fitted(self)
         link = self._link()
         if link is None:
             probabilities = self.predict_proba(X)
@@ -432,6 +429,12 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
             # small net predicts them.
             predicted = self.predict(X)
             check_consistent_length(y, predicted)
+            if predicted.shape != y.shape:
+                raise ValueError(
+                    f"y has shape {y.shape}, but {type(self).__name__} was fitted on "
+                    f"0/1 matrices, and predicts one of shape {predicted.shape}; pass "
+                    "y with a column for each label."
+                )
             if predicted.dtype.kind == y.dtype.kind:
                 return float(np.mean(predicted == y))
         return super().score(X, y, sample_weight)

@@ -20,6 +20,24 @@ MOVES = {  # operations that hand on numbers as they are
     *("SqueezeBackward0", "SqueezeBackward1", "ToCopyBackward0", "UnsafeViewBackward0"),
     *("UnsqueezeBackward0", "ViewBackward0"),
 }
+# The activations that leave few negative numbers, or none, by the operation in a graph.
+NOT_NEGATIVE = {
+    "ReluBackward0": "a ReLU",
+    "SoftplusBackward0": "a softplus",
+    "ExpBackward0": "an exponential",
+    "AbsBackward0": "an absolute value",
+    "GeluBackward0": "a GELU",
+    "SiluBackward0": "a SiLU",
+    "MishBackward0": "a Mish",
+}
+OPERATIONS = {  # of layers
+    nn.Sigmoid: "SigmoidBackward0",
+    nn.ReLU: "ReluBackward0",
+    nn.Softplus: "SoftplusBackward0",
+    nn.GELU: "GeluBackward0",
+    nn.SiLU: "SiluBackward0",
+    nn.Mish: "MishBackward0",
+}
 OWN_MODULES = {getattr(modules, name) for name in modules.__all__}
 
 
@@ -42,7 +60,7 @@ def last_operation(outputs: Tensor) -> str:
 
 def name_of(layer: nn.Module) -> str:
     """Return what `last_operation` finds after a layer, where there is no graph."""
-    return "SigmoidBackward0" if type(layer) is nn.Sigmoid else ""
+    return OPERATIONS.get(type(layer), "")
 
 
 def doubt(
@@ -102,6 +120,12 @@ def doubt(
             "on y standardised to mean 0, half of which is negative. Remove what "
             "bounds the outputs at the end of the module, or set scale_target=False "
             "for a y between 0 and 1."
+        )
+    if standardized and operation in NOT_NEGATIVE:
+        return (
+            f"The module ends in {NOT_NEGATIVE[operation]}, but scale_target=True "
+            "trains on y standardised to mean 0, half of which is negative: the module "
+            "cannot reach it. Remove this activation, or set scale_target=False."
         )
     return None
 
