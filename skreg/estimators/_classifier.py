@@ -1,5 +1,7 @@
 """RegularizedNetClassifier."""
 
+import warnings
+
 import numpy as np
 import torch
 from sklearn.exceptions import NotFittedError
@@ -18,9 +20,15 @@ from skreg.callbacks import AccuracyTracker
 from skreg.estimators import _docs
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._components import Components
-from skreg.estimators._links import OF_LABELS, criterion_for, is_a, link_of
+from skreg.estimators._links import (
+    OF_LABELS,
+    check_labels_known,
+    criterion_for,
+    is_a,
+    link_of,
+)
 from skreg.estimators._multilabel import Indicators, as_indicators, is_matrix
-from skreg.estimators._outputs import has_logits
+from skreg.estimators._outputs import has_logits, why_no_probabilities
 from skreg.estimators._overrides import overrides
 from skreg.estimators._parameters import RULES, Rule
 from skreg.estimators._targets import Labels
@@ -59,7 +67,9 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         Called as in PyTorch, with what the module returns: ``nn.NLLLoss`` only with
         modules that end in ``log_softmax``. (In skorch it is for modules that return
         probabilities.) A warning tells of a module that ends in a softmax or sigmoid
-        which the criterion computes itself.
+        which the criterion computes itself. With other criteria than these and
+        ``nn.MultiLabelSoftMarginLoss`` and ``nn.BCELoss``, set `predict_nonlinearity`
+        to what makes probabilities of outputs; for 0/1 matrices it must be set.
     {_docs.SHARED.format(**_ENCODED)}
     class_weight : "balanced" or dict, default=None
         Weights of the classes, by label; they multiply the weights of the samples.
@@ -308,7 +318,10 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
     def _chosen_criterion(self, kwargs):
         if not hasattr(self, self._learned):  # the criterion tells what y will be
             self._multilabel = is_a(self.criterion, OF_LABELS)
-        return criterion_for(self.criterion, kwargs, self._multilabel)
+        chosen = criterion_for(self.criterion, kwargs, self._multilabel)
+        if self._multilabel:
+            check_labels_known(chosen, self.predict_nonlinearity)
+        return chosen
 
     def _renew(self, stale):
         chosen = self._chosen_criterion(self.get_params_for("criterion"))
@@ -343,9 +356,36 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         -------
         ndarray of shape (n_samples, n_classes)
             Rows sum to 1; columns are in the order of ``classes_``. Of 0/1 matrices,
-            the probability of a one in each column.
+            the probability of a one in each column. A warning tells of what cannot be
+            probabilities, with a criterion that is not known: set
+            ``predict_nonlinearity``.
         """
-        return self._outputs(X)
+        outputs = self._outputs(X)
+        if self._link() is None and isinstance(self.predict_nonlinearity, str):
+            self._warn_of_no_probabilities(outputs)
+        return outputs
+
+    def _warn_of_no_probabilities(self, outputs):
+        options = {"multilabel": self._multilabel, "half": self._amp is not None}
+        found = why_no_probabilities(outputs, **options)
+        if found is not None:
+            remedy = (
+                "torch.sigmoid"
+                if self._multilabel
+                else "functools.partial(torch.softmax, dim=-1)"
+            )
+            warnings.warn(
+                f"predict_proba returns what the module does, which are no "
+                f"probabilities ({found}), since criterion={_name(self._criterion())} "
+                f"does not tell what they mean. Set predict_nonlinearity={remedy} if "
+                "they are logits, or torch.exp if they are log-probabilities.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _criterion(self):
+        """Return the criterion as it was before it was compiled."""
+        return getattr(self.criterion_, "_orig_mod", self.criterion_)
 
     @available_if(_has_decision_function)
     def decision_function(self, X):
@@ -387,6 +427,14 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         link = self._link()
         if link is None:
             probabilities = self.predict_proba(X)
+            if probabilities.min() < 0:
+                raise ValueError(
+                    "predict_proba returns negative numbers, which have no logarithm: "
+                    f"criterion={_name(self._criterion())} does not tell what the "
+                    "module's outputs mean. Set predict_nonlinearity to what makes "
+                    "probabilities of them, e.g. functools.partial(torch.softmax, "
+                    "dim=-1)."
+                )
             tiny = np.finfo(probabilities.dtype).tiny
             return np.log(np.where(probabilities == 0, tiny, probabilities))
         return self._outputs(X, link.log_probabilities)
@@ -404,7 +452,10 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
             Class labels; or zeros and ones, with a one where the probability is above
             0.5, if the net was fitted on such.
         """
-        probabilities = self.predict_proba(X)
+        own = RegularizedNetClassifier.predict_proba
+        # The largest output is that of the most probable class, whatever they mean.
+        overridden = getattr(self.predict_proba, "__func__", None) is not own
+        probabilities = self.predict_proba(X) if overridden else self._outputs(X)
         if self._multilabel:
             return (probabilities > 0.5).astype(np.int64)
         return self.classes_[probabilities.argmax(axis=1)]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 __all__ = [
     "OF_LABELS",
     "Link",
+    "check_labels_known",
     "criterion_for",
     "first_output",
     "is_a",
@@ -92,6 +93,31 @@ def criterion_for(criterion, options: dict, multilabel: bool):
             "with a column for each label."
         )
     return criterion
+
+
+def check_labels_known(criterion, nonlinearity) -> None:
+    """Check that it is known how outputs tell which of several labels a sample has.
+
+    Parameters
+    ----------
+    criterion : loss class or instance
+    nonlinearity : "auto", None or callable
+        The parameter `predict_nonlinearity`.
+
+    Raises
+    ------
+    ValueError
+    """
+    if not isinstance(nonlinearity, str) or is_a(criterion, OF_LABELS):
+        return
+    name = getattr(criterion, "__name__", type(criterion).__name__)
+    raise ValueError(
+        f"criterion={name} does not tell what outputs mean for several labels per "
+        "sample, so that predict cannot tell which are above a probability of 0.5. "
+        "Set predict_nonlinearity=torch.sigmoid if they are logits, or "
+        "predict_nonlinearity=None if they are probabilities, or use "
+        "criterion=nn.BCEWithLogitsLoss."
+    )
 
 
 def first_output(y_pred) -> Tensor:

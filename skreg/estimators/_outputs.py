@@ -4,13 +4,15 @@ A softmax in front of cross-entropy, for one, leaves probabilities that hardly d
 The losses fall all the same; so the outputs of a fit's first batch are looked at.
 """
 
+import numpy as np
 from torch import Tensor, nn
 
 from skreg import modules
 
-__all__ = ["doubt", "has_logits", "last_operation", "name_of"]
+__all__ = ["doubt", "has_logits", "last_operation", "name_of", "why_no_probabilities"]
 
 SUM_TOLERANCE = 1e-4  # of single precision, over thousands of classes
+ROW_TOLERANCE = 1e-3  # of what predict_proba returns, whatever made it
 HALF_TOLERANCE = 2e-2  # of bfloat16
 LOG_TOLERANCE = 0.1  # some add a little to probabilities before they take the logarithm
 # These compute the sigmoid themselves.
@@ -128,6 +130,30 @@ def doubt(
             "cannot reach it. Remove this activation, or set scale_target=False."
         )
     return None
+
+
+def why_no_probabilities(
+    outputs: np.ndarray, *, multilabel: bool, half: bool = False
+) -> str | None:
+    """Return what shows that an array holds no probabilities, or None.
+
+    Parameters
+    ----------
+    outputs : ndarray of shape (n_samples, n_outputs)
+    multilabel : bool
+        Each output is the probability of a label, so that rows need not sum to 1.
+    half : bool, default=False
+        Whether they were computed in half precision.
+    """
+    tolerance = HALF_TOLERANCE if half else ROW_TOLERANCE
+    low, high = outputs.min(), outputs.max()
+    if low < 0:
+        return f"the lowest is {low:.3g}"
+    if multilabel:
+        return f"the highest is {high:.3g}" if high > 1 + tolerance else None
+    sums = outputs.sum(axis=1)
+    worst = sums[np.abs(sums - 1).argmax()]
+    return f"a row sums to {worst:.3g}" if abs(worst - 1) > tolerance else None
 
 
 def _are_probabilities(outputs: Tensor, tolerance: float) -> bool:
