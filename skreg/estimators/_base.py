@@ -77,6 +77,7 @@ class _Session:
     begins: bool = False  # callbacks are told that training begins
     looks: bool = True  # at the outputs of the next batch
     closed: bool = False  # nobody but the package sees the net and its batches
+    keeps_to_itself: bool = False  # and no scorer does
     hand: HandTraining | None = None
     # Of the weights of training and of validation data; None if there are none.
     mean_weight: float = 1.0
@@ -216,6 +217,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         vars(self)["_kwargs"] = {**self._extra_params, name: value}  # not a copy's
 
     def _get_params_for(self, prefix):
+        if not self._extra_params:  # as for most nets, and skorch asks 24 times a fit
+            return {}
         given = params_for(prefix, self._extra_params)
         owners = {*self._modules, *self._criteria, "augment", "dataset"}
         return plain_options(given, tensors=prefix.split("__")[0] not in owners)
@@ -507,6 +510,9 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self._learn_input_range(X)
         self._session.lean = is_lean(self)
         self._session.closed = is_closed(self)
+        self._session.keeps_to_itself = self._session.closed and not any(
+            getattr(callback, "scorer_", None) for _, callback in self.callbacks_
+        )
         try:
             if not stops:
                 train(self, X, y, fit_params)
@@ -552,7 +558,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
     def notify(self, method_name, **cb_kwargs):
         session = self._session
-        message = Message(session and session.targets, method_name, cb_kwargs)
+        shown = session and not session.keeps_to_itself and session.targets
+        message = Message(shown or None, method_name, cb_kwargs)
         getattr(self, method_name)(self, **message.to(self))
         stop, tasks = None, session and session.tasks
         if tasks and method_name == "on_epoch_begin":
