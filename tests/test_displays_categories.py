@@ -166,3 +166,18 @@ def test_long_labels_do_not_overlap(n):
         labels = words(display.ax_.xaxis)
         assert max(map(len, labels)) <= 30
         assert len(set(labels)) == n
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ([{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.1, "lambda1": 0.2}], "varied"),
+        ([{"dropout": None}, {"dropout": 0.5}, {"lr": 0.2}], "varied"),
+        ([{"lr": 0.1}, {"lr": 0.1}, {"lr": 0.2}], "there twice"),
+    ],
+)
+def test_candidates_that_make_no_curve(params, words):
+    scores = np.linspace(0, 1, len(params))
+    results = {"params": params, **{f"split{i}_test_score": scores for i in range(2)}}
+    with pytest.raises(ValueError, match=words):
+        ValidationCurveDisplay.from_cv_results(results)

@@ -236,11 +236,15 @@ class ValidationCurveDisplay(model_selection.ValidationCurveDisplay):
         KeyError
             If there is no such metric.
         ValueError
-            If the search has varied no parameter, or several.
+            If the search has varied no parameter, or several, or repeats a value.
         """
         params = list(cv_results["params"])
         names = dict.fromkeys(name for candidate in params for name in candidate)
-        varied = [name for name in names if len(distinct(params, name)) > 1]
+        varied = [
+            name
+            for name in names
+            if len(distinct(params, name)) > 1 or not all(name in c for c in params)
+        ]
         if varied != [param_name or (varied or [None])[0]]:
             raise ValueError(
                 f"A validation curve needs one parameter, but the search varied "
@@ -250,6 +254,11 @@ class ValidationCurveDisplay(model_selection.ValidationCurveDisplay):
         (name,) = varied
         values = distinct(params, name)
         places = [index_of(values, candidate[name]) for candidate in params]
+        if len(places) > len(values):
+            raise ValueError(
+                f"The search tried {len(places)} candidates, but {name} has only "
+                f"{len(values)} values: some are there twice. Search without repeats."
+            )
         order = np.argsort(places, kind="stable")
         scores = {"test": split_scores(cv_results, "test", metric).T[order]}
         has_train = any(key.startswith("split0_train_") for key in cv_results)

@@ -18,7 +18,8 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
     penalize : {{"all", "weights"}} or list of str, default="all"
         What is penalised: all parameters, biases included; all but biases and
         normalisation layers; or those whose name matches one of the patterns, e.g.
-        ``["fc1.*"]``.
+        ``["fc1.*"]``. They are those of `module`; of modules that a subclass adds,
+        nothing is penalised, and ``param_norm`` leaves them out.
     dropout : float, default=None
         Sets the probability of every dropout layer of the module, in [0, 1]. None
         leaves them as they are.

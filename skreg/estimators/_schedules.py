@@ -110,7 +110,10 @@ def _past_its_end(callback, net) -> str:
     schedule = callback.lr_scheduler_
     if callback.step_every == "epoch":
         unit, n = "epochs", schedule.last_epoch + net.max_epochs
-        remedy = f"set total_steps={n}, the number of epochs of all calls, or fewer"
+        remedy = (
+            f"set total_steps={n}, the number of epochs of all calls, or train for "
+            "fewer epochs"
+        )
     else:
         unit, epoch = "batches", net.history[0]
         n = epoch.get("train_batch_count", len(epoch["batches"]))
