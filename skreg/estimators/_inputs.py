@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.model_selection import GroupShuffleSplit
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import (
     check_array,
@@ -61,7 +60,12 @@ from skreg.estimators._integers import (
 )
 from skreg.estimators._randomness import seeded
 from skreg.estimators._sparse import as_rows, is_sparse
-from skreg.estimators._splits import check_classes, last_part, warn_if_unused
+from skreg.estimators._splits import (
+    check_classes,
+    last_part,
+    random_groups,
+    warn_if_unused,
+)
 from skreg.estimators._targets import Targets, without_decoding
 
 PREDICTED_BATCHES = 4  # of training, in one of predictions
@@ -379,6 +383,7 @@ class DataInput:
             fit_params["groups"] = groups
         if split is None and self.early_stopping:
             split = self._held_out(groups)
+            fit_params = {} if groups is None else {"groups": groups}
         if split is None:
             return dataset, None
         shown = session is not None and self.train_split is not None
@@ -460,10 +465,16 @@ class DataInput:
         """Return the split of early stopping, which keeps groups together."""
         if self.holdout == "last":
             return self._hold_out_last
+        if groups is not None:
+            return self._hold_out_groups
         size, seed = self.validation_fraction, self._seed
-        if groups is None:
-            return ValidSplit(size, stratified=self._stratified, random_state=seed)
-        return ValidSplit(GroupShuffleSplit(1, test_size=size, random_state=seed))
+        return ValidSplit(size, stratified=self._stratified, random_state=seed)
+
+    def _hold_out_groups(self, dataset, y, groups) -> tuple[Subset, Subset]:
+        labels = y if self._stratified else None
+        parts = random_groups(groups, self.validation_fraction, self._seed, labels)
+        train, valid = (Subset(dataset, part) for part in parts)
+        return train, valid
 
     def _hold_out_last(self, dataset, y, groups=None) -> tuple[Subset, Subset]:
         parts = last_part(len(dataset), self.validation_fraction, groups)

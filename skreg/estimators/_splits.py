@@ -1,12 +1,15 @@
-"""Splits off validation data: the last part, and what a split leaves out."""
+"""Splits off validation data: the last part, whole groups; what a split leaves out."""
 
 import warnings
 from math import ceil
 
 import numpy as np
+from sklearn.model_selection import GroupShuffleSplit
 from torch.utils.data import Subset
 
-__all__ = ["check_classes", "last_part", "warn_if_unused"]
+__all__ = ["check_classes", "last_part", "random_groups", "warn_if_unused"]
+
+DRAWS = 20  # of groups, until all classes are left to train on
 
 
 def last_part(n_samples: int, fraction: float, groups=None) -> tuple:
@@ -37,6 +40,29 @@ def last_part(n_samples: int, fraction: float, groups=None) -> tuple:
     if n_held_out >= n_parts:
         raise ValueError("the last part would be all of them")
     return np.split(order, [np.searchsorted(places, n_parts - n_held_out)])
+
+
+def random_groups(groups, fraction: float, seed: int, labels=None) -> tuple:
+    """Return the indices of the training data, and of random groups, held out.
+
+    Parameters
+    ----------
+    groups : array-like of shape (n_samples,)
+    fraction : float
+        Share of the groups that is held out.
+    seed : int
+    labels : ndarray of shape (n_samples,), default=None
+        Groups are drawn again until the training data hold all of these.
+    """
+    splitter = GroupShuffleSplit(DRAWS, test_size=fraction, random_state=seed)
+    classes = np.unique([] if labels is None else labels)
+    for train, valid in splitter.split(np.arange(len(groups)), groups=groups):
+        if labels is None or len(np.unique(labels[train])) == len(classes):
+            return train, valid
+    raise ValueError(
+        f"in {DRAWS} draws of whole groups, the rest of them lacked a class each time: "
+        "too few groups hold it"
+    )
 
 
 def check_classes(train: np.ndarray, valid: np.ndarray) -> None:
