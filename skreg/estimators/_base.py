@@ -34,6 +34,7 @@ from skreg.estimators._epochs import (
     is_lean,
     run_lean_epoch,
 )
+from skreg.estimators._explained import check_forward_params, explained_error
 from skreg.estimators._held_data import (
     clone_of_callbacks,
     copy_sharing_data,
@@ -41,6 +42,8 @@ from skreg.estimators._held_data import (
 )
 from skreg.estimators._input_range import SeenRange, extended, range_of
 from skreg.estimators._inputs import DataInput
+from skreg.estimators._integers import INTEGERS, as_integers, warn_if_rounded
+from skreg.estimators._lazy import copied, holds_lazy_buffers
 from skreg.estimators._links import first_output, n_rows
 from skreg.estimators._numbers import plain_options, with_plain_numbers
 from skreg.estimators._outputs import doubt, last_operation
@@ -75,6 +78,7 @@ class _Session:
     fit_params: dict = field(default_factory=dict)
     lean: bool = False
     begins: bool = False  # callbacks are told that training begins
+    warned: bool = False  # of integers that are rounded
     looks: bool = True  # at the outputs of the next batch
     closed: bool = False  # nobody but the package sees the net and its batches
     keeps_to_itself: bool = False  # and no scorer does
@@ -88,11 +92,19 @@ class _Session:
     penalty: torch.Tensor | float = 0.0
 
 
+@dataclass
+class _Prediction:
+    """What exists only while outputs are computed."""
+
+    warned: bool = False  # of integers that are rounded
+
+
 class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     """Mixin in front of a skorch net. See the classifier for the parameters."""
 
     _rules = RULES
     _session = None  # while no fit runs
+    _prediction = None  # while none is made
     _amp = None  # the MixedPrecision of the last fit
     # Groups are for the splits of a search, unless set_fit_request says otherwise.
     __metadata_request__fit = {"groups": False}
@@ -271,6 +283,9 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             for name, value in values.items()
             if name not in ("module", "criterion") and holds_data(value)
         }
+        module = values["module"]
+        if holds_lazy_buffers(module):
+            own["module"] = module
         twin = type(self).__new__(type(self))
         vars(twin).update(vars(self), _kwargs=dict(self._extra_params))
         for name in own:
@@ -279,6 +294,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         for name, value in own.items():
             is_callback = name.split("__")[0] == "callbacks"
             clone_parameter = clone_of_callbacks if is_callback else copy_sharing_data
+            if name == "module":
+                clone_parameter = copied
             setattr(cloned, name, clone_parameter(value))
         return cloned
 
@@ -465,6 +482,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             else:
                 self.initialize()
             vars(self).pop("_stale", None)
+            if fit_params and not overrides(self):
+                check_forward_params(self.module_, fit_params)
             prepared = self._decide_on_integers(prepared, validation)
             if validation is not None:
                 self._compare_inputs(prepared, validation)
@@ -845,7 +864,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         hand = self._session.hand if self._session else None
         evaluates = not fit_params and not self.module_.training
         if hand and evaluates and hand.stands_in():
-            return hand.outputs(x)
+            with self._errors_explained(self.module_, x):
+                return hand.outputs(x)
         if self._amp is None:
             return self._forward(x, fit_params)
         with self._amp.autocast():
@@ -859,7 +879,20 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         module = self.module_ if module is None else module
         if isinstance(x, Mapping):
             return module(**self._merge_x_and_fit_params(x, fit_params))
-        return module(x, **fit_params)
+        with self._errors_explained(module, x):
+            return module(x, **fit_params)
+
+    @contextmanager
+    def _errors_explained(self, module, x):
+        """Raise a clearer error for what a module raises when it gets a batch."""
+        try:
+            yield
+        except (RuntimeError, IndexError) as error:
+            shape = getattr(self, "input_shape_", None)
+            better = explained_error(error, module, x, shape)
+            if better is error:
+                raise
+            raise better from error
 
     def _full_precision(self, output):
         is_floating = isinstance(output, torch.Tensor) and output.is_floating_point()
@@ -880,10 +913,23 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             return {key: self._moved(value, integers_as) for key, value in x.items()}
         x = torch.as_tensor(x)
         if x.is_floating_point():
+            if integers_as in INTEGERS:
+                x = torch.from_numpy(as_integers(to_numpy(x), np.dtype(integers_as)))
+                return x.to(self.device_)
             return x.to(self.device_, self._torch_dtype)
         if integers_as is None or x.is_complex():
             return x.to(self.device_)
+        if integers_as not in INTEGERS and x.itemsize > 2:
+            self._warn_if_rounded(x, integers_as)
         return x.to(self.device_, getattr(torch, integers_as))
+
+    def _warn_if_rounded(self, x: torch.Tensor, dtype: str) -> None:
+        """Warn, once a fit or a prediction, of integers in batches of a Dataset."""
+        state = self._session or self._prediction
+        if state is None or not state.warned:
+            warned = warn_if_rounded(to_numpy(x), dtype)
+            if state is not None:
+                state.warned = warned
 
     @plain_torch()
     def _outputs(self, X, nonlinearity=None) -> np.ndarray:
@@ -894,13 +940,17 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         X = self._validate_X(X)
         batches = self.forward_iter(X)
         outputs = (self._checked_outputs(out, None) for out in batches)
-        with threads_for(self._prediction_flop(X)):
-            outputs = [to_numpy(nonlinearity(out)) for out in outputs]
+        self._prediction = _Prediction()
+        try:
+            with threads_for(self._prediction_flop(X)):
+                outputs = [to_numpy(nonlinearity(out)) for out in outputs]
+        finally:
+            vars(self).pop("_prediction", None)  # of another thread, perhaps
         if not outputs:
             raise ValueError(
                 f"X={type(X).__name__} holds 0 samples; at least 1 is needed."
             )
-        return self._finite(np.concatenate(outputs))
+        return self._finite(np.concatenate(outputs), X)
 
     def _prediction_flop(self, X) -> float:
         """Return about how many operations outputs take; infinity if unknown."""
@@ -910,12 +960,16 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             return inf
         return 2 * X.shape[0] * sum(w.numel() for w in self.module_.parameters())
 
-    def _finite(self, outputs: np.ndarray) -> np.ndarray:
+    def _finite(self, outputs: np.ndarray, X=None) -> np.ndarray:
         if not np.isfinite(outputs).all():
+            cause = ""
+            if X is not None and not is_array_like(X):  # others were looked through
+                cause = f"X={type(X).__name__} holds NaN or infinity, or "
             raise ValueError(
-                "The net's outputs are not finite numbers: its training diverged, see "
-                "history[:, 'train_loss'], or y is too large for its dtype. Fit it "
-                "again with a smaller lr, or with inputs scaled to about [-1, 1]."
+                f"The net's outputs are not finite numbers: {cause}its training "
+                "diverged, see history[:, 'train_loss'], or y is too large for its "
+                "dtype. Fit it again with a smaller lr, or with inputs scaled to about "
+                "[-1, 1]."
             )
         return outputs
 

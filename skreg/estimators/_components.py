@@ -10,7 +10,6 @@ from types import MappingProxyType
 
 import torch
 from skorch.callbacks import EpochTimer, LRScheduler, PrintLog
-from torch.nn.parameter import is_lazy
 
 from skreg.callbacks import (
     BatchAverage,
@@ -19,7 +18,8 @@ from skreg.callbacks import (
     EpochLog,
     NormTracker,
 )
-from skreg.estimators._integers import UNDECIDED, holds_embedding
+from skreg.estimators._integers import UNDECIDED, holds_embedding, takes
+from skreg.estimators._lazy import copied, is_uninitialized, without_batch_means
 from skreg.estimators._numbers import with_plain_numbers
 from skreg.estimators._parameters import check_parameters, resolve_device
 from skreg.estimators._pickling import Pickling
@@ -158,7 +158,7 @@ class Components(Pickling):
             # More threads gain nothing in a copy, and torch's would stay with the one
             # that fits, which may be one of hundreds.
             with threads_for(0):
-                module = deepcopy(self.module)  # training must not change a parameter
+                module = copied(self.module)  # training must not change a parameter
         else:
             with seeded(self._seed, torch.device("cpu")):
                 module = self._build_module(kwargs)
@@ -168,14 +168,23 @@ class Components(Pickling):
         if _has_other_dtypes(module, self._torch_dtype):
             with threads_for(0):
                 module = module.to(self._torch_dtype)
-        if any(map(is_lazy, module.parameters())):
-            looks_up = self._integers_as == UNDECIDED and holds_embedding(module)
-            dtype = torch.int64 if looks_up else self._torch_dtype
-            with seeded(self._seed, torch.device("cpu")), torch.no_grad():
-                module(torch.zeros(1, *self.input_shape_, dtype=dtype))
+        if is_uninitialized(module):
+            self._give_shapes(module)
         self.module_ = module
         penalized_parameters(module, self.penalize)  # an unknown pattern raises here
         return self
+
+    def _give_shapes(self, module) -> None:
+        """Show a lazy module one sample, from which its tensors get their shapes."""
+        looks_up = holds_embedding(module) and (
+            self._integers_as == UNDECIDED
+            or not takes(copied(module), self.input_shape_, self._dtype_name)
+        )
+        dtype = torch.int64 if looks_up else self._torch_dtype
+        x = torch.zeros(1, *self.input_shape_, dtype=dtype)
+        cpu = torch.device("cpu")
+        with seeded(self._seed, cpu), torch.no_grad(), without_batch_means(module):
+            module(x)
 
     def initialize_criterion(self):
         kwargs = self.get_params_for("criterion")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+from sklearn.utils import _safe_indexing
 from skorch.dataset import Dataset
 from skorch.helper import SliceDataset
 from torch import Tensor
@@ -28,7 +29,7 @@ def plain(X):
         return X
     if is_sliced(X):
         parts = slice_parts(X)
-        return X if parts is None else parts[X.idx][X.indices_]
+        return X if parts is None else _safe_indexing(parts[X.idx], X.indices_)
     is_frame = any(hasattr(X, name) for name in ("columns", "iloc", "to_frame"))
     if is_frame or not hasattr(X, "__array__") or hasattr(X, "__array_namespace__"):
         return X
@@ -47,7 +48,8 @@ def slice_parts(X: SliceDataset) -> tuple | None:
     else:
         return None
     chosen = parts[X.idx] if X.idx < len(parts) else None
-    return parts if isinstance(chosen, np.ndarray | Tensor) else None
+    is_array = isinstance(chosen, np.ndarray | Tensor) or is_sparse(chosen)
+    return parts if is_array or hasattr(chosen, "iloc") else None
 
 
 def refuse_pairs(X) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
 from skreg.estimators._containers import is_sliced
+from skreg.estimators._explained import check_same_length
 from skreg.estimators._integers import as_integers
 from skreg.estimators._sparse import dense_rows, from_torch, is_sparse
 
@@ -536,7 +537,9 @@ def targets_of(dataset) -> np.ndarray:
 
 
 def _stacked(targets: Iterable) -> np.ndarray:
-    return np.asarray([to_numpy(target) for target in targets])
+    targets = [to_numpy(target) for target in targets]
+    check_same_length(targets)
+    return np.asarray(targets)
 
 
 def check_pair(dataset, sample):

@@ -50,10 +50,12 @@ from skreg.estimators._data import (
     with_weight,
 )
 from skreg.estimators._elsewhere import warn_if_elsewhere
+from skreg.estimators._explained import check_same_length
 from skreg.estimators._integers import (
     INTEGERS,
     UNDECIDED,
     as_integers,
+    holds_embedding,
     holds_integers,
     input_dtype,
     warn_if_rounded,
@@ -92,6 +94,7 @@ class DataInput:
     """
 
     _torch_dtype = torch.float32
+    _kind = None  # of the dtype of X
     _integers_as = None  # name of what integers become; None leaves them as they are
 
     def __sklearn_tags__(self):
@@ -111,6 +114,7 @@ class DataInput:
         """
         _refuse_loader("X", X)
         refuse_pairs(X)
+        check_same_length(y)
         if (arrays := arrays_of(X)) is not None:
             X, y = arrays[0], arrays[1] if y is None else y
         X, y = plain(X), to_numpy(plain(y))
@@ -267,19 +271,27 @@ class DataInput:
             self._integers_as = UNDECIDED
 
     def _decide_on_integers(self, prepared: Prepared, validation) -> Prepared:
-        """Ask the module what it wants, if X holds integers; make X that."""
-        if self._integers_as != UNDECIDED:
+        """Ask the module what it wants, if X may hold integers; make X that."""
+        if self._integers_as != UNDECIDED and not self._may_look_up_numbers():
             return prepared
         self._integers_as = input_dtype(
             *(self.module_, self.input_shape_, self._dtype_name, self._kind),
             prepared.fit_params,
         )
+        if self._kind == "f" and not self._wants_integers:
+            return prepared
         if isinstance(validation, ArrayDataset) and is_array_like(validation.X):
             validation.X = self._in_dtype_of_module(validation.X)
         if not is_array_like(prepared.X):
             return prepared
         X = self._in_dtype_of_module(prepared.X)
         return prepared._replace(X=X, own_X=X)
+
+    def _may_look_up_numbers(self) -> bool:
+        """Tell whether a module may want numbers of floating point as integers."""
+        if self.module is None or self._kind != "f" or self._wants_integers:
+            return False
+        return hasattr(self, "input_shape_") and holds_embedding(self.module_)
 
     @property
     def _wants_integers(self) -> bool:
@@ -331,6 +343,8 @@ class DataInput:
         """Check X against what the net was fitted on; Datasets pass as they are."""
         _refuse_loader("X", X)
         refuse_pairs(X)
+        if (arrays := arrays_of(X)) is not None:
+            X = arrays[0]
         X = plain(X)
         if not is_array_like(X):
             return X

@@ -7,6 +7,7 @@ get integers. Nobody says which a module is: it is asked, with a batch of zeros.
 
 import warnings
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -19,12 +20,15 @@ __all__ = [
     "INTEGERS",
     "UNDECIDED",
     "as_integers",
+    "holds_embedding",
     "holds_integers",
     "input_dtype",
+    "takes",
     "warn_if_rounded",
 ]
 
 INTEGERS = "int64", "bool"
+_NONE = MappingProxyType({})
 UNDECIDED = "undecided"  # there are integers, and no module yet
 EXACT = {"float32": 2**24, "float64": 2**53}  # up to here, all integers are numbers
 
@@ -66,7 +70,7 @@ def input_dtype(
         Of one sample.
     dtype : {"float32", "float64"}
         Of the weights.
-    kind : {"i", "u", "b"}
+    kind : {"i", "u", "b", "f"}
         Of the data.
     fit_params : dict
         What its ``forward`` is called with besides.
@@ -75,19 +79,25 @@ def input_dtype(
     -------
     str or None
         The dtype of the weights, unless the module holds an embedding, or cannot take
-        it; None if it takes nothing.
+        it; None if it takes nothing. Numbers of floating point become integers only if
+        the module takes nothing else.
     """
+    if kind == "f":
+        looks_up = not takes(module, shape, dtype, fit_params)
+        return (
+            "int64" if looks_up and takes(module, shape, "int64", fit_params) else dtype
+        )
     own = "bool" if kind == "b" else "int64"
     candidates = [own, "int64", dtype]
     if not holds_embedding(module):
         candidates = [dtype, own, "int64"]
     for candidate in candidates:
-        if _takes(module, shape, candidate, fit_params):
+        if takes(module, shape, candidate, fit_params):
             return candidate
     return None
 
 
-def _takes(module, shape, dtype, fit_params) -> bool:
+def takes(module: nn.Module, shape, dtype: str, fit_params: Mapping = _NONE) -> bool:
     """Tell whether a module computes something from inputs of a dtype."""
     module = getattr(module, "_orig_mod", module)  # not to compile it for a trial
     device = next((w.device for w in module.parameters()), torch.device("cpu"))
@@ -119,38 +129,44 @@ def as_integers(X, dtype: np.dtype):
         X.data = as_integers(X.data, dtype)
         return X
     if X.dtype.kind not in "iub":
-        X = X.astype(np.float64, copy=False)
+        X = np.asarray(X, dtype=np.float64)
         whole = np.rint(X) == X
         if not whole.all():
             raise ValueError(
-                f"X holds {X[~whole][0]:.3g}, but the net was fitted on integers, "
-                "which its module takes as they are; pass integers."
+                f"X holds {X[~whole][0]:.3g}, but the module of the net takes integers "
+                "alone, as an nn.Embedding does. Pass whole numbers, e.g. those that "
+                "sklearn.preprocessing.OrdinalEncoder makes of categories."
             )
     if X.dtype.kind in "uf" and not -(2.0**63) <= X.min() <= X.max() < 2.0**63:
         raise ValueError(f"X holds {X.max()}, which is too large for int64.")
     return np.ascontiguousarray(X, dtype=dtype)
 
 
-def warn_if_rounded(X, dtype: str) -> None:
+def warn_if_rounded(X, dtype: str) -> bool:
     """Warn if X holds integers that are other numbers in a floating-point dtype.
 
     Parameters
     ----------
     X : ndarray, csr_matrix, frame or list
     dtype : {"float32", "float64"}
+
+    Returns
+    -------
+    bool
+        Whether it warned.
     """
     if not holds_integers(X):
-        return
+        return False
     X = X.data if is_sparse(X) else np.asarray(X)
     if X.dtype.kind == "O":
         X = np.array(X.tolist())
     exact = EXACT[dtype]
     if X.dtype.itemsize <= 2 or X.size == 0 or -exact <= X.min() <= X.max() <= exact:
-        return
+        return False
     with np.errstate(invalid="ignore"):
         rounded = X.astype(dtype).astype(X.dtype) != X
     if not rounded.any():
-        return
+        return False
     example = X[rounded][0]
     width = abs(int(np.spacing(np.dtype(dtype).type(example))))
     wider = "set dtype='float64', or " if dtype == "float32" else ""
@@ -163,3 +179,4 @@ def warn_if_rounded(X, dtype: str) -> None:
         UserWarning,
         stacklevel=2,
     )
+    return True
