@@ -130,7 +130,7 @@ def test_fractions_for_an_embedding_are_explained(as_data):
     with pytest.raises(ValueError, match=r"X holds 3\.5.*|takes integers alone.*Ordin"):
         small(module=Lookup).fit(*data)
     net = small(module=Lookup).fit(X.astype("float64"), y)
-    with pytest.raises(ValueError, match=r"takes integers alone.*OrdinalEncoder"):
+    with pytest.raises(ValueError, match=r"fitted on integers.*OrdinalEncoder"):
         net.predict(data[0])
 
 

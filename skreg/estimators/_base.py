@@ -914,8 +914,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         x = torch.as_tensor(x)
         if x.is_floating_point():
             if integers_as in INTEGERS:
-                x = torch.from_numpy(as_integers(to_numpy(x), np.dtype(integers_as)))
-                return x.to(self.device_)
+                x = as_integers(to_numpy(x), integers_as, self._reason_for_integers)
+                return torch.from_numpy(x).to(self.device_)
             return x.to(self.device_, self._torch_dtype)
         if integers_as is None or x.is_complex():
             return x.to(self.device_)

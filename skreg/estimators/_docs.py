@@ -95,7 +95,8 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
     dtype : {{"auto", "float32", "float64"}}, default="auto"
         Of the weights and the data; "auto" trains in float64 if X is float64 and `amp`
         None, else in float32. Integers become such numbers, unless the module holds an
-        ``nn.Embedding`` or takes nothing but integers.
+        ``nn.Embedding`` or takes nothing but integers; an ``nn.Embedding`` gets whole
+        numbers of floating point as integers, too.
     amp : {{"bfloat16", "float16"}}, default=None
         Mixed precision: the module computes under ``torch.autocast``; weights, losses,
         penalties and predictions stay float32. With "float16" losses are scaled for

@@ -52,8 +52,10 @@ from skreg.estimators._data import (
 from skreg.estimators._elsewhere import warn_if_elsewhere
 from skreg.estimators._explained import check_same_length
 from skreg.estimators._integers import (
+    FITTED,
     INTEGERS,
     UNDECIDED,
+    WANTED,
     as_integers,
     holds_embedding,
     holds_integers,
@@ -294,6 +296,10 @@ class DataInput:
         return hasattr(self, "input_shape_") and holds_embedding(self.module_)
 
     @property
+    def _reason_for_integers(self) -> str:
+        return FITTED if self._session is None else WANTED
+
+    @property
     def _wants_integers(self) -> bool:
         return self._integers_as in INTEGERS
 
@@ -304,7 +310,7 @@ class DataInput:
                 warn_if_rounded(X, self._dtype_name)
             return X  # its batches are converted
         if self._wants_integers:
-            return as_integers(X, self._integers_as)
+            return as_integers(X, self._integers_as, self._reason_for_integers)
         if X.dtype == self._dtype_name:
             return X
         warn_if_rounded(X, self._dtype_name)

@@ -17,8 +17,10 @@ from skreg.estimators._randomness import seeded
 from skreg.estimators._sparse import is_sparse
 
 __all__ = [
+    "FITTED",
     "INTEGERS",
     "UNDECIDED",
+    "WANTED",
     "as_integers",
     "holds_embedding",
     "holds_integers",
@@ -29,6 +31,8 @@ __all__ = [
 
 INTEGERS = "int64", "bool"
 _NONE = MappingProxyType({})
+FITTED = "the net was fitted on integers, which its module takes as they are"
+WANTED = "the module of the net takes integers alone, as an nn.Embedding does"
 UNDECIDED = "undecided"  # there are integers, and no module yet
 EXACT = {"float32": 2**24, "float64": 2**53}  # up to here, all integers are numbers
 
@@ -115,7 +119,7 @@ def takes(module: nn.Module, shape, dtype: str, fit_params: Mapping = _NONE) -> 
     return True
 
 
-def as_integers(X, dtype: np.dtype):
+def as_integers(X, dtype: np.dtype, reason: str = FITTED):
     """Return X as integers, which it must hold already, in whatever form.
 
     Parameters
@@ -123,19 +127,20 @@ def as_integers(X, dtype: np.dtype):
     X : ndarray or csr_matrix
     dtype : dtype
         int64 or bool.
+    reason : str
+        Why X must hold integers.
     """
     if is_sparse(X):
         X = X.copy() if X.dtype != dtype else X
-        X.data = as_integers(X.data, dtype)
+        X.data = as_integers(X.data, dtype, reason)
         return X
     if X.dtype.kind not in "iub":
         X = np.asarray(X, dtype=np.float64)
         whole = np.rint(X) == X
         if not whole.all():
             raise ValueError(
-                f"X holds {X[~whole][0]:.3g}, but the module of the net takes integers "
-                "alone, as an nn.Embedding does. Pass whole numbers, e.g. those that "
-                "sklearn.preprocessing.OrdinalEncoder makes of categories."
+                f"X holds {X[~whole][0]:.3g}, but {reason}; pass whole numbers, e.g. "
+                "those that sklearn.preprocessing.OrdinalEncoder makes of categories."
             )
     if X.dtype.kind in "uf" and not -(2.0**63) <= X.min() <= X.max() < 2.0**63:
         raise ValueError(f"X holds {X.max()}, which is too large for int64.")
