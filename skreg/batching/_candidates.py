@@ -19,6 +19,7 @@ from skreg.batching._signature import signature
 from skreg.batching._trial import reason_against_vmap
 from skreg.batching._vmap import FEATURE_NDIM, named_tensors
 from skreg.callbacks import EarlyStopping
+from skreg.estimators._backprop import head_of
 from skreg.estimators._components import dropout_layers, is_dropout
 from skreg.estimators._data import (
     ArrayDataset,
@@ -232,7 +233,7 @@ def _reason_against(net, fit_params) -> str | None:
         return "its module has no trainable parameters, or some of another dtype"
     if getattr(net, "_multilabel", False) and net.predict_nonlinearity != "auto":
         return "its predict_nonlinearity decides on 0/1 targets"
-    if loss_head(net.criterion_) is None:
+    if head_of(net) is None:
         name = type(net.criterion_).__name__
         return f"criterion {name} cannot be stacked, or not with its options"
     if not hasattr(net, "input_shape_"):

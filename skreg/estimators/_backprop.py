@@ -8,9 +8,10 @@ those of the standard way within rounding.
 from threading import get_ident
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from skreg.backprop import Backprop, fully_connected_layers, loss_head
+from skreg.estimators._links import is_a
 from skreg.estimators._outputs import name_of
 from skreg.estimators._steps import make_step
 from skreg.estimators._torch_state import plain_torch
@@ -31,7 +32,7 @@ def make_hand_training(net):
     """
     parameters = list(net.module_.parameters())
     layers = fully_connected_layers(net.module_, getattr(net, "input_shape_", ()))
-    head = loss_head(net.criterion_)
+    head = head_of(net)
     can = (
         layers
         and head
@@ -42,6 +43,17 @@ def make_hand_training(net):
         and (net.device_.type == "cpu" or not any(map(_drops, layers)))
     )
     return HandTraining(net, layers, head) if can else None
+
+
+def head_of(net):
+    """Return the loss of a net from `skreg.backprop.loss_head`, or None.
+
+    Cross-entropy there is of class indices; that of a regressor is of shares.
+    """
+    is_regressor = net._target_checks["y_numeric"]
+    if is_regressor and is_a(net.criterion_, nn.CrossEntropyLoss):
+        return None
+    return loss_head(net.criterion_)
 
 
 def renewed(hand: "HandTraining | None") -> "HandTraining | None":
@@ -111,7 +123,7 @@ class HandTraining:
         if self.evaluates:
             return True
         net = self.net
-        self.head = loss_head(net.criterion_)
+        self.head = head_of(net)
         layers = fully_connected_layers(net.module_, net.input_shape_) or []
         return (
             self.head is not None

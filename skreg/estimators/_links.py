@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import NamedTuple
 
 import torch
@@ -15,12 +16,23 @@ __all__ = [
     "first_output",
     "is_a",
     "link_of",
+    "mean_of",
     "n_rows",
+    "target_range",
 ]
 
 # Criteria of one class per sample, and of any number of labels per sample.
 OF_CLASSES = nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss
 OF_LABELS = nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss, nn.BCELoss
+
+
+# Criteria of numbers that are likelihoods of shares, by what makes shares of outputs.
+OF_SHARES = {
+    (nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss): torch.sigmoid,
+    nn.CrossEntropyLoss: partial(torch.softmax, dim=-1),
+    nn.KLDivLoss: torch.exp,
+    nn.BCELoss: None,
+}
 
 
 class Link(NamedTuple):
@@ -59,6 +71,39 @@ def link_of(criterion, multilabel: bool) -> Link | None:
     if multilabel:
         return SIGMOID if is_a(criterion, OF_LABELS[:2]) else None
     return SOFTMAX if is_a(criterion, OF_CLASSES[:2]) else None
+
+
+def target_range(criterion) -> tuple[float, float]:
+    """Return the lowest and the highest number that a criterion of numbers takes as y.
+
+    Parameters
+    ----------
+    criterion : loss class or instance
+    """
+    if is_a(criterion, nn.PoissonNLLLoss):
+        return 0, inf
+    if is_a(criterion, nn.KLDivLoss) and getattr(criterion, "log_target", False):
+        return -inf, 0
+    shares = any(is_a(criterion, kinds) for kinds in OF_SHARES)
+    return (0, 1) if shares else (-inf, inf)
+
+
+def mean_of(criterion) -> Callable[[Tensor], Tensor] | None:
+    """Return from what outputs are to the mean of y, or None if they are that mean.
+
+    Parameters
+    ----------
+    criterion : instance of a loss class
+        Of numbers.
+    """
+    # A compiled criterion keeps the original one.
+    criterion = getattr(criterion, "_orig_mod", criterion)
+    if isinstance(criterion, nn.PoissonNLLLoss):
+        return torch.exp if criterion.log_input else None
+    if isinstance(criterion, nn.KLDivLoss) and criterion.log_target:
+        return None
+    made = (OF_SHARES[kinds] for kinds in OF_SHARES if isinstance(criterion, kinds))
+    return next(made, None)
 
 
 def criterion_for(criterion, options: dict, multilabel: bool):

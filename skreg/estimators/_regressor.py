@@ -1,12 +1,14 @@
 """RegularizedNetRegressor."""
 
 import numpy as np
+import torch
 from sklearn.utils.validation import check_array, check_is_fitted
 from skorch import NeuralNetRegressor
 from torch import nn
 
 from skreg.estimators import _docs
 from skreg.estimators._base import RegularizedNet
+from skreg.estimators._links import mean_of, target_range
 from skreg.estimators._parameters import RULES, Rule
 from skreg.estimators._targets import ExactInverse
 
@@ -28,7 +30,10 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
     {_docs.MODULE}
         It returns numbers of shape (n_samples, n_outputs).
     criterion : loss class or instance, default=nn.MSELoss
-        Called with outputs and targets, both of shape (n_samples, n_outputs).
+        Called with outputs and targets, both of shape (n_samples, n_outputs). Those
+        that take numbers >= 0, or between 0 and 1, as targets, such as
+        ``nn.PoissonNLLLoss`` and ``nn.BCEWithLogitsLoss``, need
+        ``scale_target=False``; `predict` returns the mean, not its logarithm or logit.
     {_docs.SHARED.format(**_ENCODED)}
     scale_target : bool, default=True
         Train on targets standardised to mean 0 and deviation 1, by the training data,
@@ -87,8 +92,14 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         return self.scale_target
 
     def _contradictions(self):
-        """Return nothing: each parameter is checked on its own."""
-        return ()
+        """Yield what is wrong with parameters that are all right on their own."""
+        allowed = _interval(self.criterion)
+        if allowed and self.scale_target:
+            yield (
+                f"criterion={_name(self.criterion)} takes {allowed} as y, but "
+                "scale_target=True trains on y standardised to mean 0 and deviation 1; "
+                "set scale_target=False."
+            )
 
     def _check_partial_fit(self):
         """Do nothing: regressions have no classes."""
@@ -129,6 +140,7 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
                 f"y has {y.shape[1]} outputs per sample, but the net was fitted on "
                 f"{self._n_outputs}."
             )
+        self._check_range(y)
         with np.errstate(over="ignore", invalid="ignore"):
             standardized = (y - self.target_mean_) / self.target_scale_
             encoded = standardized.astype(self._dtype_name)
@@ -140,6 +152,15 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
             )
         return encoded
 
+    def _check_range(self, y):
+        allowed, (low, high) = _interval(self.criterion), target_range(self.criterion)
+        if allowed and y.size and not (low <= y.min() and y.max() <= high):
+            raise ValueError(
+                f"y holds numbers from {y.min():.3g} to {y.max():.3g}, but criterion="
+                f"{_name(self.criterion)} takes {allowed}; use another criterion, e.g. "
+                "nn.MSELoss."
+            )
+
     def _make_decoder(self, pairs):
         return ExactInverse(pairs, self.target_mean_, self.target_scale_)
 
@@ -149,7 +170,8 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
 
     def _sample_losses(self, outputs, y_true):
         """Return what attacks maximise."""
-        return (outputs - y_true).square().sum(dim=1)
+        predicted = self._get_predict_nonlinearity()(outputs)
+        return (predicted - y_true).square().sum(dim=1)
 
     def _outputs_as_columns(self, outputs, n_samples, n_outputs):
         if n_outputs is None:  # not fitted
@@ -165,6 +187,11 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
             "one column per target, e.g. with module__out_features."
         )
 
+    def _get_predict_nonlinearity(self):
+        if not isinstance(self.predict_nonlinearity, str):
+            return super()._get_predict_nonlinearity()
+        return mean_of(self.criterion_) or _unchanged
+
     @property
     def predict_proba(self):
         """A regressor has none; skorch gives it one."""
@@ -174,6 +201,9 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
 
     def predict(self, X):
         """Return the predicted target of each sample, in the unit of y.
+
+        It is the mean that the criterion means by the outputs: their exponential with
+        nn.PoissonNLLLoss, and their sigmoid with nn.BCEWithLogitsLoss.
 
         Parameters
         ----------
@@ -190,6 +220,24 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         with np.errstate(over="ignore"):  # an error says it
             y = self._finite(y.astype(outputs.dtype))
         return y.ravel() if self._y_ndim == 1 else y
+
+
+def _interval(criterion) -> str:
+    """Return what numbers a criterion takes as targets, or "" if any."""
+    low, high = target_range(criterion)
+    if (low, high) == (0, 1):
+        return "numbers between 0 and 1"
+    if low == 0:
+        return "numbers >= 0"
+    return "numbers <= 0" if high == 0 else ""
+
+
+def _name(criterion) -> str:
+    return getattr(criterion, "__name__", type(criterion).__name__)
+
+
+def _unchanged(outputs: torch.Tensor) -> torch.Tensor:
+    return outputs
 
 
 def _power_of_two(values: np.ndarray) -> np.ndarray:
