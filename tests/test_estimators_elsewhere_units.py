@@ -112,3 +112,9 @@ def test_later_and_heavy_tailed_data_are_not_warned_of(make, n):
         if X.ndim == 2:
             scaler = StandardScaler().fit(X[:cut])
             fit_without_warning(scaler.transform(X[:cut]), scaler.transform(X[cut:]))
+
+
+def test_the_widest_range_of_all_is_no_fault():
+    X = np.random.default_rng(0).normal(size=(80, 3))
+    X[:2, 0] = -1.7e308, 1.7e308
+    fit_without_warning(X, X)

@@ -75,7 +75,7 @@ def warn_if_elsewhere(X, X_val, names=None) -> None:
     train, columns = _sample(X)
     valid, _ = _sample(X_val)
     name = "what X holds"
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # widths of the largest numbers
         worst = _feature_elsewhere(train, valid) if len(X.shape) == 2 else None
         if worst is not None:
             train, valid = train[:, [worst]], valid[:, [worst]]
@@ -133,7 +133,7 @@ def _drifts(train: np.ndarray) -> np.ndarray:
 def _are_rows_elsewhere(train: np.ndarray, valid: np.ndarray, alike: bool) -> bool:
     """Return whether most rows of one part hold a number far outside of the other's.
 
-    Features that are not `alike`, as pixels are, must say so of more rows.
+    If features are not `alike`, as pixels are, more rows are needed to tell.
     """
     if not alike and min(len(train), len(valid)) < ENOUGH:
         return False
