@@ -39,7 +39,7 @@ def digests(script, seed):
 
 def test_hashes_of_code_do_not_depend_on_the_order_of_sets():
     """Of a scorer, and of a class of ours, as from a folder on the path."""
-    assert len({tuple(digests(SCRIPT, seed)) for seed in range(4)}) == 1
+    assert len({tuple(digests(SCRIPT, seed)) for seed in range(2)}) == 1
 
 
 def test_they_depend_on_what_a_set_holds():
