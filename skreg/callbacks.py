@@ -236,7 +236,7 @@ class EarlyStopping(Callback):
         if is_best:
             self.best_score_ = score
             self._extreme = self._better(score, self._extreme)
-            self._loss_of_best = net.history[-1].get("valid_loss")
+            self._loss_of_best = net.history[-1].get("valid_loss", inf)
             self.best_epoch_ = net.history[-1, "epoch"]
             self.best_weights_ = {
                 component: {k: w.detach().clone() for k, w in m.state_dict().items()}

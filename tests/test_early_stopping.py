@@ -299,6 +299,14 @@ def test_a_scorer_that_is_never_a_number_is_told(iris):
     assert len(net.history) == 4
 
 
+def test_equal_scores_without_a_validation_loss(iris):
+    def constant(net, X, y):
+        return 0.5
+
+    net = small(monitor=constant, patience=2, callbacks__valid_loss=None).fit(*iris)
+    assert (net.best_epoch_, len(net.history)) == (1, 4)
+
+
 def test_few_values_of_a_scorer_cost_nothing(iris):
     """Its ties lasted for the first epochs, and the first of them was the best."""
     X, y = iris

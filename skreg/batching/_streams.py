@@ -19,7 +19,7 @@ from torch import Tensor
 
 from skreg.batching._candidates import Candidate
 from skreg.batching._vmap import make_noise, noise_shape
-from skreg.estimators._data import ArrayDataset
+from skreg.estimators._data import ArrayDataset, mean_weight
 from skreg.estimators._randomness import borrowed, epoch_seed, make_generator
 from skreg.estimators._sparse import is_sparse, sparse_parts
 
@@ -248,10 +248,10 @@ class Evaluation:
 
         # As a single fit weighs them.
         self._weights = [
-            None
-            if dataset.weight is None or not dataset.weight.any()
-            else torch.from_numpy(dataset.weight / dataset.weight.mean())
-            for dataset in self.datasets
+            None if mean is None else torch.from_numpy(dataset.weight / mean)
+            for dataset, mean in zip(
+                self.datasets, map(mean_weight, self.datasets), strict=True
+            )
         ]
 
     def __iter__(self):

@@ -368,6 +368,12 @@ def weight_of(dataset) -> np.ndarray | None:
     return getattr(dataset, "weight", None)
 
 
+def mean_weight(dataset) -> float | None:
+    """Return the mean weight of samples; None if they have none, or all are zero."""
+    weight = weight_of(dataset)
+    return None if weight is None or not weight.any() else float(weight.mean())
+
+
 def is_weighted(dataset) -> bool:
     """Tell whether a dataset, or the one it is a subset of, is a `WeightedDataset`."""
     while isinstance(dataset, Subset):

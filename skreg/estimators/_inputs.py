@@ -43,6 +43,7 @@ from skreg.estimators._data import (
     is_mapped,
     is_weighted,
     materialized,
+    mean_weight,
     take_rows,
     targets_of,
     to_numpy,
@@ -395,7 +396,7 @@ class DataInput:
         if session:
             dataset = with_weight(dataset, session.sample_weight)
         if session and session.validation is not None:
-            session.mean_valid_weight = _mean_weight(session.validation)
+            session.mean_valid_weight = mean_weight(session.validation)
             return dataset, session.validation
         split = self.train_split
         groups = session.groups if session else None
@@ -436,7 +437,7 @@ class DataInput:
         if session and weight is not None:
             session.mean_weight = weight.mean()
         if session and valid is not None:
-            session.mean_valid_weight = _mean_weight(valid)
+            session.mean_valid_weight = mean_weight(valid)
         return train, valid
 
     def _encoded_parts(self, train, valid):
@@ -617,12 +618,6 @@ class DataInput:
             )
         batches = (iterator or DataLoader)(dataset, **kwargs)
         return WeightedBatches(batches) if is_weighted(dataset) else batches
-
-
-def _mean_weight(dataset) -> float | None:
-    """Return the mean weight of samples; None if they have none, or all are zero."""
-    weight = weight_of(dataset)
-    return None if weight is None or not weight.any() else float(weight.mean())
 
 
 def _is_valid(X, dtypes: Sequence[str]) -> bool:
