@@ -904,14 +904,14 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         Floating-point ones get the weights' dtype, and integers what the module wants;
         those of a dict stay as they are.
         """
-        if isinstance(x, Mapping):
-            return {key: self._moved(value, None) for key, value in x.items()}
-        return self._moved(x, self._integers_as)
+        is_mapping = not isinstance(x, torch.Tensor) and isinstance(x, Mapping)
+        return self._moved(x, None if is_mapping else self._integers_as)
 
     def _moved(self, x, integers_as):
-        if isinstance(x, Mapping):
-            return {key: self._moved(value, integers_as) for key, value in x.items()}
-        x = torch.as_tensor(x)
+        if not isinstance(x, torch.Tensor):
+            if isinstance(x, Mapping):
+                return {k: self._moved(value, integers_as) for k, value in x.items()}
+            x = torch.as_tensor(x)
         if x.is_floating_point():
             if integers_as in INTEGERS:
                 x = as_integers(to_numpy(x), integers_as, self._reason_for_integers)

@@ -64,7 +64,9 @@ def with_plain_numbers(method):
     def wrapped(net, *args, **kwargs):
         params = vars(net)
         given = {
-            name: params[name] for name in net._explicit_params() if name in params
+            name: params[name]
+            for name in net._explicit_params()
+            if name in params and type(params[name]) not in _PLAIN
         }
         made = {name: plain(value) for name, value in given.items()}
         made = {name: value for name, value in made.items() if value is not given[name]}
