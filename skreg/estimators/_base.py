@@ -60,6 +60,8 @@ from skreg.objective import penalized_objective
 from skreg.penalties import penalized_parameters
 from skreg.transforms import as_augmentation, is_sample_augmentation
 
+_PLAIN = bool, int, float, str, type(None)
+
 
 @dataclass
 class _Session:
@@ -229,20 +231,23 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         vars(self)["_kwargs"] = {**self._extra_params, name: value}  # not a copy's
 
     def _get_params_for(self, prefix):
-        if not self._extra_params:  # as for most nets, and skorch asks 24 times a fit
+        if not vars(self).get("_kwargs"):  # as for most, and skorch asks 24 times a fit
             return {}
         given = params_for(prefix, self._extra_params)
         owners = {*self._modules, *self._criteria, "augment", "dataset"}
         return plain_options(given, tensors=prefix.split("__")[0] not in owners)
 
     def __getattr__(self, name):
-        if name in self._extra_params:
-            return self._extra_params[name]
+        extra = vars(self).get("_kwargs")
+        if extra and name in extra:
+            return extra[name]
         return self.__getattribute__(name)  # raises what a property has raised
 
     def __setattr__(self, name, value):
         if "__" in name and not name.startswith("_"):
             self._set_extra_param(name, value)
+        elif isinstance(value, _PLAIN):  # no component that skorch would register
+            object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
 

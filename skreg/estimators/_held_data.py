@@ -80,7 +80,7 @@ def _is_data(value) -> bool:
 
 def holds_data(value) -> bool:
     """Tell whether an object holds data sets, or large arrays."""
-    if isinstance(value, _SIMPLE):
+    if value is None or isinstance(value, _SIMPLE):
         return False
     return any(True for _ in _found(value, _is_data, {}))
 

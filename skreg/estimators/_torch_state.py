@@ -2,7 +2,12 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import (
+    AbstractContextManager,
+    ContextDecorator,
+    ExitStack,
+    contextmanager,
+)
 
 import torch
 
@@ -16,28 +21,43 @@ _of_user = torch.float32
 _mine = threading.local()  # how many of the holders are this thread's
 
 
-@contextmanager
-def plain_torch() -> Iterator[None]:
+class plain_torch(ContextDecorator):
     """Compute as torch does in a new process, whatever the program has set.
 
     Numbers are float32 and on the CPU if nothing else is said, gradients are recorded,
     and nothing is computed in lower precision. Random numbers depend on the first.
     """
-    with ExitStack() as stack:
-        if torch.is_inference_mode_enabled():
-            stack.enter_context(torch.inference_mode(False))
-        if not torch.is_grad_enabled():
-            stack.enter_context(torch.enable_grad())
-        for device in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(device):
-                # A cache would keep weights until the program's autocast ends.
-                off = torch.autocast(device, enabled=False, cache_enabled=False)
-                stack.enter_context(off)
-        if torch.get_default_device().type != "cpu":
-            stack.enter_context(torch.device("cpu"))
-        if _hold_dtype():
-            stack.callback(_let_go_dtype)
-        yield
+
+    def _recreate_cm(self):  # a decorated function may run in several threads
+        return plain_torch()
+
+    def __enter__(self) -> None:
+        contexts, self._stack = list(_contexts()), None
+        if contexts or _holders or torch.get_default_dtype() != torch.float32:
+            with ExitStack() as stack:
+                for context in contexts:
+                    stack.enter_context(context)
+                if _hold_dtype():
+                    stack.callback(_let_go_dtype)
+                self._stack = stack.pop_all()
+
+    def __exit__(self, *error) -> None:
+        if self._stack is not None:
+            self._stack.__exit__(*error)
+
+
+def _contexts() -> Iterator[AbstractContextManager]:
+    """Yield what undoes the settings of the program, but for the default dtype."""
+    if torch.is_inference_mode_enabled():
+        yield torch.inference_mode(False)
+    if not torch.is_grad_enabled():
+        yield torch.enable_grad()
+    for device in ("cpu", "cuda"):
+        if torch.is_autocast_enabled(device):
+            # A cache would keep weights until the program's autocast ends.
+            yield torch.autocast(device, enabled=False, cache_enabled=False)
+    if torch.get_default_device().type != "cpu":
+        yield torch.device("cpu")
 
 
 @contextmanager
