@@ -35,6 +35,7 @@ class DataPool:
     def __init__(self):
         self._known = {}
         self._unique = {}
+        self._places = {}  # of unique data sets, in the order in which they were seen
 
     def unique(self, dataset: ArrayDataset) -> ArrayDataset:
         """Return the first data set seen that holds the same numbers."""
@@ -52,14 +53,22 @@ class DataPool:
         else:
             other = dataset
             self._known[key].append(dataset)
+            self._places[id(dataset)] = len(self._places)
         self._unique[id(dataset)] = dataset, other  # both kept: ids stay theirs
         return other
 
+    def _place(self, dataset: ArrayDataset) -> int:
+        return self._places[id(self.unique(dataset))]
+
     def stream_key(self, candidate: Candidate) -> tuple:
-        """Return what two nets must have in common to see the same stream."""
+        """Return what two nets must have in common to see the same stream.
+
+        It holds no address: stacks are sorted by it, and sums of floating-point
+        numbers depend on the order of the nets by a rounding.
+        """
         batches, net = candidate.batches, candidate.net
         key = (
-            *(id(self.unique(candidate.train)), candidate.seed, len(net.history)),
+            *(self._place(candidate.train), candidate.seed, len(net.history)),
             *(batches.shuffle, batches.drop_last, net._session.mean_weight),
         )
         if candidate.augment is None:
