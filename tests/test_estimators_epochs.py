@@ -21,7 +21,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
 from skreg.callbacks import AccuracyTracker
-from skreg.estimators import _base, _epochs
+from skreg.estimators import _epochs
+from skreg.estimators._paths import forced_path
 from skreg.modules import MLP, AnimalNet, AnimalNetDropout, BigAnimalNet
 from skreg.transforms import GaussianNoise
 
@@ -108,20 +109,14 @@ class Normalized(MLP):
         return nn.functional.normalize(super().forward(x))
 
 
-class WasLean(Callback):
-    def on_train_end(self, net, **kwargs):
-        self.lean_ = net._session.lean
-
-
 def fit(data, make=RegularizedNetClassifier, callbacks=(), **params):
-    was = WasLean()
     if (schedule := params.pop("schedule", None)) is not None:
         callbacks = [*callbacks, schedule]
     params = {"hidden_layer_sizes": 8, "max_epochs": 4, "random_state": 0} | params
-    net = make(callbacks=[was, *callbacks], **params)
+    net = make(callbacks=[*callbacks], **params)
     X, y = data
     net.fit(X[::2], y[::2], np.arange(75) % 3, X_val=X[1::2], y_val=y[1::2])
-    return net, was.lean_
+    return net, net.training_path_ != "hooks"
 
 
 WORK = [
@@ -147,9 +142,9 @@ def without_time(epoch):
 
 
 @pytest.mark.parametrize("params", WORK)
-def test_both_ways_give_the_same_bits_and_the_same_history(iris, params, monkeypatch):
-    monkeypatch.setattr(_base, "make_hand_training", lambda *args: None)
-    lean, was_lean = fit(iris, callbacks=trackers(params), **params)
+def test_both_ways_give_the_same_bits_and_the_same_history(iris, params):
+    with forced_path("autograd"):
+        lean, was_lean = fit(iris, callbacks=trackers(params), **params)
     full, was_full = fit(iris, callbacks=[*trackers(params), SeesBatches()], **params)
     assert was_lean
     assert not was_full
@@ -190,14 +185,14 @@ MODULES = [
 
 
 @pytest.mark.parametrize("params", [*WORK, *MODULES])
-def test_written_out_backpropagation_trains_as_autograd_does(iris, params, monkeypatch):
+def test_written_out_backpropagation_trains_as_autograd_does(iris, params):
     params = {"lambda1": 1e-3, "lambda2": 1e-3, "max_epochs": 6} | params
     X, y = iris
     data = X.astype(np.float64), y
-    by_hand, lean = fit(data, callbacks=trackers(params), **params)
-    monkeypatch.setattr(_base, "make_hand_training", lambda *args: None)
-    autograd, _ = fit(data, callbacks=trackers(params), **params)
-    assert lean
+    by_hand, _ = fit(data, callbacks=trackers(params), **params)
+    with forced_path("autograd"):
+        autograd, _ = fit(data, callbacks=trackers(params), **params)
+    assert autograd.training_path_ == "autograd"
     tolerance = {"rel": 1e-9, "abs": 1e-12}
     for a, b in zip(
         by_hand.module_.parameters(), autograd.module_.parameters(), strict=True
@@ -207,13 +202,9 @@ def test_written_out_backpropagation_trains_as_autograd_does(iris, params, monke
         assert a.grad is None
     assert_same_history(by_hand.history, autograd.history, tolerance)
     by_hand.partial_fit(*data)
-    autograd.partial_fit(*data)
+    with forced_path("autograd"):
+        autograd.partial_fit(*data)
     assert_same_history(by_hand.history, autograd.history, tolerance)
-
-
-class UsesHand(Callback):
-    def on_epoch_begin(self, net, **kwargs):
-        self.by_hand_ = net._session.hand is not None
 
 
 @pytest.mark.parametrize(
@@ -234,13 +225,12 @@ class UsesHand(Callback):
 )
 def test_who_is_trained_by_hand(iris, params, by_hand):
     X, y = iris
-    used = UsesHand()
-    callbacks = [used, *params.get("callbacks", [])]
     make = params.get("make", RegularizedNetClassifier)
-    rest = {k: v for k, v in params.items() if k not in ("make", "callbacks")}
+    rest = {k: v for k, v in params.items() if k != "make"}
     rest = {"hidden_layer_sizes": 8, "max_epochs": 1, "batch_size": 50} | rest
-    make(callbacks=callbacks, **rest).fit(X, y)
-    assert used.by_hand_ == by_hand
+    net = make(**rest).fit(X, y)
+    assert (net.training_path_ == "backprop") == by_hand
+    assert ("backprop" in net.training_path_reasons_) != by_hand
 
 
 @pytest.mark.parametrize("name", ["get_loss", "infer", "evaluation_step"])
@@ -264,8 +254,7 @@ def test_weights_that_a_callback_changes_are_the_ones_evaluated_and_trained(iris
 
     params = {"callbacks": [Clip()], "batch_size": -1, "lr": 0.05}
     by_hand, _ = fit(iris, **params)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_base, "make_hand_training", lambda *args: None)
+    with forced_path("autograd"):
         autograd, _ = fit(iris, **params)
     assert_same_history(by_hand.history, autograd.history, {"rel": 1e-4})
 

@@ -18,8 +18,8 @@ from skreg.batching._jobs import Job
 from skreg.batching._signature import signature
 from skreg.batching._trial import reason_against_vmap
 from skreg.batching._vmap import FEATURE_NDIM, named_tensors
+from skreg.batching._writers import WRITERS
 from skreg.callbacks import EarlyStopping
-from skreg.estimators._backprop import head_of
 from skreg.estimators._components import dropout_layers, is_dropout
 from skreg.estimators._data import (
     ArrayDataset,
@@ -27,8 +27,7 @@ from skreg.estimators._data import (
     InMemoryBatches,
     is_sparse_dataset,
 )
-from skreg.estimators._epochs import is_known
-from skreg.estimators._overrides import overrides
+from skreg.estimators._paths import STACK, head_of, is_known, reason_against
 from skreg.penalties import penalized_parameters
 from skreg.transforms import is_sample_augmentation
 
@@ -201,8 +200,7 @@ def _batch_sizes(batches: InMemoryBatches) -> tuple[int, ...]:
 
 
 def _reason_against(net, fit_params) -> str | None:
-    name, optimizer = type(net).__name__, net.optimizer_
-    changed = overrides(net)
+    optimizer = net.optimizer_
     unknown = [
         type(callback).__name__
         for _, callback in net.callbacks_
@@ -215,13 +213,14 @@ def _reason_against(net, fit_params) -> str | None:
     dropout = dropout_layers(net.module_)
     if fit_params:
         return f"fit was given {', '.join(fit_params)}"
-    if changed:
-        return f"{name} overrides {', '.join(changed)}"
+    against = reason_against(net, STACK)
+    if against is not None:
+        return against
     if scorers:
         return f"early stopping evaluates a scorer, monitor={scorers[0]!r}"
     if unknown:
         return f"callback {unknown[0]} may look at, or change, the net"
-    if type(optimizer) not in OPTIMIZERS or net._optimizers != ["optimizer"]:
+    if type(optimizer) not in OPTIMIZERS:
         return f"optimizer {type(optimizer).__name__} cannot be stacked"
     if optimizer.state or len(optimizer.param_groups) > 1:
         return "its optimizer has a state, or groups of parameters, already"
@@ -242,16 +241,12 @@ def _reason_against(net, fit_params) -> str | None:
         return "its module has hooks"
     if any(getattr(m, "padding_idx", None) is not None for m in net.module_.modules()):
         return "its module has an embedding with padding, which vmap does not know"
-    if net.compile or any("forward" in vars(m) for m in net.module_.modules()):
+    if any("forward" in vars(m) for m in net.module_.modules()):
         return "the forward of its module is compiled, or replaced"
     if not {type(layer) for layer in dropout} <= FEATURE_NDIM.keys():
         return "its module has dropout layers of a rare kind"
     if augment is not None and not is_sample_augmentation(augment):
         return f"augment={type(augment).__name__} is none of skreg.transforms"
-    if net.amp is not None:
-        return f"amp={net.amp!r} is not for stacks"
-    if net._session.bounds is not None:
-        return f"adversarial_eps={net.adversarial_eps!r} attacks each batch"
     return None
 
 
@@ -263,7 +258,7 @@ def _holds_tensor(option) -> bool:
 
 def _is_known(callback) -> bool:
     scheduled = type(callback) is LRScheduler and callback.step_every != "epoch"
-    return not scheduled and is_known(callback)
+    return not scheduled and type(callback) in WRITERS and is_known(callback)
 
 
 def _scores(callback) -> bool:

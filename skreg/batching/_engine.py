@@ -14,6 +14,7 @@ from skreg.batching._jobs import Job
 from skreg.batching._stack import Stack
 from skreg.batching._streams import DataPool
 from skreg.batching._trial import in_a_line
+from skreg.estimators._paths import STACK, TrainingPath
 from skreg.estimators._threads import threads_for
 
 __all__ = ["train_together"]
@@ -49,9 +50,9 @@ def train_together(jobs: Sequence[Job], *, verbose: int = 0) -> None:
             for candidate in stack:  # scored, and kept on disk, before the next stack
                 if candidate.job not in failures:
                     candidate.job.finish()
-    for alone in reasons.values():
+    for reason, alone in reasons.items():
         for job in alone:
-            job.train_alone()
+            job.train_alone(reason)
     if verbose > 0:
         for reason, alone in reasons.items():
             _tell(f"[skreg] {len(alone)} of {len(jobs)} fits trained alone: {reason}.")
@@ -109,9 +110,12 @@ def train_stack(candidates: Sequence[Candidate], pool: DataPool) -> dict[Job, st
     beginnings = [_Beginning(candidate) for candidate in candidates]
     try:
         _train(candidates, pool)
-        return {}
     except Exception as error:
         failure = error
+    else:
+        for candidate in candidates:
+            candidate.net._session.path = TrainingPath(STACK)
+        return {}
     for beginning in beginnings:
         beginning.restore()
     if isinstance(failure, torch.OutOfMemoryError) and len(candidates) > 1:

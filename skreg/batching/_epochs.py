@@ -1,25 +1,15 @@
-"""Epochs of a stack, and what each net and its callbacks learn of them.
+"""Epochs of a stack, and what each net and its callbacks learn of them."""
 
-The callbacks that the package knows are not called for each net: what they would write
-is computed for all nets at once. Those that decide something are.
-"""
-
-from math import isfinite
 from time import time
 
 import numpy as np
 import torch
-from skorch.callbacks import EpochTimer, LRScheduler, PassthroughScoring
 
 from skreg.batching._streams import DataPool, Evaluation
+from skreg.batching._writers import WRITERS
 from skreg.callbacks import (
     AccuracyTracker,
-    DivergenceGuard,
-    EarlyStopping,
-    EpochLog,
-    NormTracker,
     StopTraining,
-    record_average,
     right_of_probabilities,
 )
 from skreg.estimators._schedules import explained
@@ -228,7 +218,7 @@ def _end(candidate, found: dict) -> bool:
 def _record(callback, candidate, found, epoch) -> bool:
     """Write what a callback would write; return whether it ends the training."""
     try:
-        _write(callback, candidate, found, epoch)
+        WRITERS[type(callback)](callback, candidate, found, epoch)
     except StopTraining:  # when all callbacks have seen the last epoch
         return True
     except Exception as error:
@@ -237,35 +227,3 @@ def _record(callback, candidate, found, epoch) -> bool:
             raise
         raise better from error
     return False
-
-
-def _write(callback, candidate, found, epoch) -> None:
-    kind, net = type(callback), candidate.net
-    if isinstance(callback, PassthroughScoring):
-        if callback.name in found["averages"]:
-            record_average(callback, found["averages"][callback.name], epoch)
-    elif kind is AccuracyTracker:
-        _record_accuracy(callback, candidate, found, epoch)
-    elif kind is NormTracker:
-        epoch["param_norm"], epoch["param_norms"] = found["norm"], found["norms"]
-    elif kind is EpochTimer:
-        epoch["dur"] = found["seconds"]
-    elif kind is DivergenceGuard:
-        if not (isfinite(found["averages"]["train_loss"]) and isfinite(found["norm"])):
-            candidate.job.run(callback.on_epoch_end, net)
-    elif kind is EarlyStopping:
-        callback.on_epoch_end(net)
-    elif kind is LRScheduler:
-        # The optimizer of the net takes no steps, and with no gradients makes none;
-        # torch warns if a schedule goes on without it.
-        net.optimizer_.step()
-        candidate.job.run(callback.on_epoch_end, net)
-    elif kind is EpochLog and net.verbose:
-        candidate.job.run(callback.on_epoch_end, net)
-
-
-def _record_accuracy(callback, candidate, found, epoch) -> None:
-    if callback.on_train:
-        callback.record(found["train_hits"] / len(candidate.train), epoch)
-    elif "valid_hits" in found:
-        callback.record(found["valid_hits"] / len(candidate.valid), epoch)

@@ -59,11 +59,17 @@ class Job:
         finally:
             outside.install()
 
-    def train_alone(self) -> None:
+    def train_alone(self, reason: str) -> None:
         """Train the net as it trains outside of a batch; keep an exception as `error`.
 
         ``KeyboardInterrupt`` is let through: it is not about this fit.
+
+        Parameters
+        ----------
+        reason : str
+            Why the net is not in a stack, for ``training_path_reasons_``.
         """
+        self.net._session.against_stack = reason
         try:
             self.run(self.net.fit_loop, self.X, self.y, **self.fit_params)
         except Exception as error:

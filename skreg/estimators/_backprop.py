@@ -8,60 +8,26 @@ those of the standard way within rounding.
 from threading import get_ident
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from skreg.backprop import Backprop, fully_connected_layers, loss_head
-from skreg.estimators._links import is_a
+from skreg.backprop import Backprop, fully_connected_layers
 from skreg.estimators._outputs import name_of
+from skreg.estimators._paths import head_of
 from skreg.estimators._steps import make_step
 from skreg.estimators._torch_state import plain_torch
 from skreg.objective import penalize_into
 
 
-def make_hand_training(net):
-    """Return the `HandTraining` of a fit that is about to begin, if it can have one.
+def make_hand_training(net) -> "HandTraining":
+    """Return the `HandTraining` of a fit that is about to begin.
 
     Parameters
     ----------
     net : RegularizedNet
-        Initialised, in a session that is lean.
-
-    Returns
-    -------
-    HandTraining or None
+        Initialised, in a session; `skreg.estimators._paths` has chosen this path.
     """
-    parameters = list(net.module_.parameters())
     layers = fully_connected_layers(net.module_, getattr(net, "input_shape_", ()))
-    head = head_of(net)
-    can = (
-        layers
-        and head
-        and net._amp is None
-        and all(w.dtype == net._torch_dtype for w in parameters)
-        and _ids(parameters) == _ids(_optimized(net.optimizer_))
-        # On a GPU dropout's own kernel has a stream of its own.
-        and (net.device_.type == "cpu" or not any(map(_drops, layers)))
-    )
-    return HandTraining(net, layers, head) if can else None
-
-
-def head_of(net):
-    """Return the loss of a net from `skreg.backprop.loss_head`, or None.
-
-    Cross-entropy there is of class indices; that of a regressor is of shares.
-    """
-    is_regressor = net._target_checks["y_numeric"]
-    if is_regressor and is_a(net.criterion_, nn.CrossEntropyLoss):
-        return None
-    return loss_head(net.criterion_)
-
-
-def renewed(hand: "HandTraining | None") -> "HandTraining | None":
-    """Return a training for the net as it is now; None if autograd has to do it."""
-    if hand is None or hand.is_current():
-        return hand
-    hand.release()
-    return make_hand_training(hand.net)
+    return HandTraining(net, layers, head_of(net))
 
 
 def _shares_memory(parameter, view) -> bool:

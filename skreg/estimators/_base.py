@@ -21,19 +21,10 @@ from skreg.backprop import fully_connected_layers
 from skreg.callbacks import EarlyStopping, StopTraining
 from skreg.estimators._adversarial import attacked, range_of_dataset
 from skreg.estimators._amp import MixedPrecision
-from skreg.estimators._backprop import (
-    HandTraining,
-    make_hand_training,
-    renewed,
-)
+from skreg.estimators._backprop import HandTraining, make_hand_training
 from skreg.estimators._components import CALLBACK_PARAMETERS, Components
 from skreg.estimators._data import ArrayDataset, Batch, is_array_like, to_numpy
-from skreg.estimators._epochs import (
-    draws_nothing_else,
-    is_closed,
-    is_lean,
-    run_lean_epoch,
-)
+from skreg.estimators._epochs import draws_nothing_else, run_lean_epoch
 from skreg.estimators._explained import check_forward_params, explained_error
 from skreg.estimators._held_data import (
     clone_of_callbacks,
@@ -47,8 +38,18 @@ from skreg.estimators._lazy import copied, holds_lazy_buffers
 from skreg.estimators._links import first_output, n_rows
 from skreg.estimators._numbers import plain_options, with_plain_numbers
 from skreg.estimators._outputs import doubt, last_operation
-from skreg.estimators._overrides import note_names, overrides
+from skreg.estimators._overrides import known_to, note_methods, overrides
 from skreg.estimators._parameters import RULES, check_parameters
+from skreg.estimators._paths import (
+    ALONE,
+    AUTOGRAD,
+    BACKPROP,
+    PATHS,
+    STACK,
+    TrainingPath,
+    choose_path,
+    is_closed,
+)
 from skreg.estimators._randomness import epoch_seed, make_generator, seeded
 from skreg.estimators._schedules import begin_schedule, explained, is_schedule
 from skreg.estimators._targets import Message, Targets
@@ -78,7 +79,8 @@ class _Session:
     seen: SeenRange | None = None  # where X is a Dataset
     was_attacked: bool = False
     fit_params: dict = field(default_factory=dict)
-    lean: bool = False
+    path: TrainingPath | None = None  # None before the first epoch
+    against_stack: str = ALONE  # why the net is not in a stack
     begins: bool = False  # callbacks are told that training begins
     warned: bool = False  # of integers that are rounded
     looks: bool = True  # at the outputs of the next batch
@@ -198,7 +200,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         and ``get_params`` see them all, and no signature is written twice.
         """
         super().__init_subclass__(**kwargs)
-        note_names(cls)
+        note_methods(cls)
         if "__init__" not in vars(cls):
             return
         cls.__init__.__signature__ = _merged_signature(
@@ -495,6 +497,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             self._follow_amp(resume)
             with self._plain_device():
                 self._run_training(prepared)
+            self._note_path()
         finally:
             if self._session.hand:
                 self._session.hand.release()
@@ -502,6 +505,11 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         if tasks:
             tasks.end(self)
         return self
+
+    def _note_path(self) -> None:
+        path = self._session.path or choose_path(self, self._session.against_stack)
+        self.training_path_ = path.name
+        self.training_path_reasons_ = dict(path.reasons)
 
     def _follow_amp(self, resume: bool) -> None:
         if self.amp is None:
@@ -532,7 +540,6 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self._session.penalized = self._penalized_parameters()
         self._session.augment = self._make_augmentation()
         self._learn_input_range(X)
-        self._session.lean = is_lean(self)
         self._session.closed = is_closed(self)
         self._session.keeps_to_itself = self._session.closed and not any(
             getattr(callback, "scorer_", None) for _, callback in self.callbacks_
@@ -580,6 +587,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             augment = deepcopy(augment).to(self.device_).train()
         return augment
 
+    @known_to(AUTOGRAD, BACKPROP, STACK)
     def notify(self, method_name, **cb_kwargs):
         session = self._session
         shown = session and not session.keeps_to_itself and session.targets
@@ -621,13 +629,18 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             self.callbacks_, key=lambda named: not isinstance(named[1], EarlyStopping)
         )
 
+    @known_to(AUTOGRAD, BACKPROP, STACK)
     @plain_torch()
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         """Run the epochs of a fit, as in skorch."""
-        if self._session and self._session.lean:
-            self._session.hand = make_hand_training(self)
+        session = self._session
+        if session:
+            session.path = choose_path(self, session.against_stack)
+            if session.path.name == BACKPROP:
+                session.hand = make_hand_training(self)
         return super().fit_loop(X, y, epochs, **fit_params)
 
+    @known_to(AUTOGRAD, BACKPROP, STACK)
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
         if iterator is None:
             return
@@ -646,7 +659,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             return
         seed = epoch_seed(self._seed, len(self.history))
         with seeded(seed, self.device_):
-            if session and session.lean:
+            if session and session.path and not session.path.has_hooks:
                 run_lean_epoch(self, iterator, training, fit_params)
             else:
                 super().run_single_epoch(
@@ -658,12 +671,15 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         session = self._session
         if session.closed:
             return
-        session.lean = session.lean and is_lean(self)
         session.penalized = self._penalized_parameters()
-        if session.hand and not session.lean:
-            session.hand.release()
-            session.hand = None
-        session.hand = renewed(session.hand)
+        path = choose_path(self, session.against_stack)
+        if PATHS.index(path.name) > PATHS.index(session.path.name):
+            session.path = path  # and never back to a faster one
+        hand = session.hand
+        if hand and not (session.path.name == BACKPROP and hand.is_current()):
+            hand.release()
+            remains = session.path.name == BACKPROP
+            session.hand = make_hand_training(self) if remains else None
 
     def _with_training_batches(self, train_step):
         """Return the step with what precedes it, and what is written down after it.
@@ -678,6 +694,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
         return step
 
+    @known_to(AUTOGRAD, BACKPROP, STACK)
     def validation_step(self, batch, **fit_params):
         with self._validation_weights(batch):
             return super().validation_step(batch, **fit_params)
@@ -695,6 +712,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         finally:
             session.valid_weight = None
 
+    @known_to(AUTOGRAD, BACKPROP, STACK)
     def train_step_single(self, batch, **fit_params):
         if self._scaler is None:
             return super().train_step_single(batch, **fit_params)
@@ -705,6 +723,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self._scaler.backward(loss, self._all_optimizers())
         return {"loss": loss, "y_pred": y_pred}
 
+    @known_to(AUTOGRAD, BACKPROP, STACK)
     def _step_optimizer(self, step_fn):
         if self._scaler is None:
             super()._step_optimizer(step_fn)
@@ -739,6 +758,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             session.was_attacked = True
         return Batch(X, y, session.weight)
 
+    @known_to(AUTOGRAD, BACKPROP, STACK)
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """Return the data loss of a batch; in training, with the penalty added.
 
@@ -800,6 +820,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             return outputs
         return self._outputs_as_columns(outputs, n_samples, n_outputs)
 
+    @known_to(AUTOGRAD, BACKPROP, STACK)
     def evaluation_step(self, batch, training=False):
         """Return what the module returns for a batch, as in skorch.
 
@@ -864,6 +885,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     def __sklearn_is_fitted__(self):
         return self.initialized_ and hasattr(self, self._learned)
 
+    @known_to(AUTOGRAD, BACKPROP, STACK)
     def infer(self, x, **fit_params):
         x = self._to_device(x)
         hand = self._session.hand if self._session else None

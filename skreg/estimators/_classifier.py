@@ -1,6 +1,7 @@
 """RegularizedNetClassifier."""
 
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -117,7 +118,14 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
             lambda w: w is None or isinstance(w, dict) or _is_balanced(w),
             "None, 'balanced' or a dict of class label to weight",
             "None weighs all samples alike",
-        )
+            "balanced",
+        ),
+        "classes": Rule(
+            lambda labels: labels is None or isinstance(labels, Iterable),
+            "None or the labels of all classes",
+            "None takes those in y",
+            (0, 1, 2),
+        ),
     }
 
     _learned = "classes_inferred_"

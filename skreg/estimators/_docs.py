@@ -125,6 +125,13 @@ module_ : nn.Module
         the last one if no validation data could be held out.
     device_ : torch.device
         Where the net was trained.
+    training_path_ : {{"stack", "backprop", "autograd", "hooks"}}
+        What trained the net, from fast to slow: a stack of nets under
+        ``joblib.parallel_config("skreg")``, backpropagation written out, autograd
+        without a call of hooks for each batch, or skorch's loop with all of them. It
+        is that of the last epoch if a callback has changed the net.
+    training_path_reasons_ : dict of str to str
+        Why it was none of the faster paths, by their names.
     input_shape_ : tuple of int
         Shape of one sample.
     input_range_ : (float, float)

@@ -9,85 +9,10 @@ here all losses of an epoch are fetched at once.
 from math import inf
 
 import torch
-from skorch.callbacks import Callback, EpochTimer, LRScheduler, PassthroughScoring
-from skorch.history import History
 
-from skreg.callbacks import (
-    AccuracyTracker,
-    BatchAverage,
-    DivergenceGuard,
-    EarlyStopping,
-    EpochLog,
-    NormTracker,
-)
+from skreg.callbacks import AccuracyTracker
 from skreg.estimators._data import InMemoryBatches
-from skreg.estimators._overrides import AROUND_BATCHES, AROUND_EPOCHS, overrides
 from skreg.estimators._threads import threads_for
-
-BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
-# Callbacks that change no weights before training ends, and no batches.
-KNOWN_CALLBACKS = {
-    AccuracyTracker,
-    BatchAverage,
-    DivergenceGuard,
-    EarlyStopping,
-    EpochLog,
-    EpochTimer,
-    LRScheduler,
-    NormTracker,
-    PassthroughScoring,
-}
-
-
-def is_lean(net) -> bool:
-    """Tell whether nobody looks at the single batches of `net`.
-
-    Parameters
-    ----------
-    net : RegularizedNet
-        Initialised.
-    """
-    return (
-        not set(overrides(net)) - AROUND_EPOCHS - AROUND_BATCHES
-        and type(net.history) is History
-        and net._modules == ["module"]
-        and net._criteria == ["criterion"]
-        and net._optimizers == ["optimizer"]
-        and type(net.optimizer_).__module__.startswith("torch.optim.")
-        and not isinstance(net.optimizer_, torch.optim.LBFGS)  # wants a closure
-        and not any(map(_sees_batches, dict(net.callbacks_).values()))
-    )
-
-
-def is_closed(net) -> bool:
-    """Tell whether nobody but this package sees `net` and its batches in training."""
-    return not set(overrides(net)) - AROUND_EPOCHS and all(
-        is_known(callback) for _, callback in net.callbacks_
-    )
-
-
-def is_known(callback) -> bool:
-    """Tell whether a callback is one of ours or skorch's, without hooks of its own."""
-    return (
-        type(callback) in KNOWN_CALLBACKS
-        and not callable(getattr(callback, "monitor", None))  # code of the user's
-        and not any(
-            name.startswith("on_") and name != "on_train" for name in vars(callback)
-        )
-    )
-
-
-def _sees_batches(callback) -> bool:
-    if any(hook in vars(callback) for hook in BATCH_HOOKS):
-        return True
-    if type(callback) is AccuracyTracker:  # asks for predictions only, see below
-        return False
-    if type(callback) is LRScheduler and callback.step_every == "epoch":
-        return False
-    return any(
-        getattr(type(callback), hook, None) is not getattr(Callback, hook)
-        for hook in BATCH_HOOKS
-    )
 
 
 def draws_nothing_else(net, batches, fit_params: dict) -> bool:

@@ -63,6 +63,8 @@ from skreg.estimators._integers import (
     input_dtype,
     warn_if_rounded,
 )
+from skreg.estimators._overrides import known_to
+from skreg.estimators._paths import AUTOGRAD, BACKPROP, STACK
 from skreg.estimators._randomness import seeded
 from skreg.estimators._sparse import as_rows, is_sparse
 from skreg.estimators._splits import (
@@ -387,9 +389,11 @@ class DataInput:
             warn_if_rounded(original, self._dtype_name)
         return X
 
+    @known_to(AUTOGRAD, BACKPROP, STACK)
     def check_data(self, X, y=None):
         """Do nothing: data were checked before skorch's loop sees them."""
 
+    @known_to(AUTOGRAD, BACKPROP, STACK)
     def get_split_datasets(self, X, y=None, **fit_params):
         """Return the training data and, if there is any, the validation data."""
         dataset, session = self.get_dataset(X, y), self._session
@@ -572,6 +576,7 @@ class DataInput:
         encoded = self._session.targets.encoded(dataset) if self._session else None
         return without_decoding(dataset) if encoded is None else encoded
 
+    @known_to(AUTOGRAD, BACKPROP, STACK)
     def get_iterator(self, dataset, training=False):
         """Return an iterable over batches (X, y), without a DataLoader if it can.
 

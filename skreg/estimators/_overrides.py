@@ -1,16 +1,26 @@
-"""What a subclass, or somebody who patches a net, has put in place of our methods.
+"""Overrides: methods that a subclass, or somebody who patches a net, has replaced.
 
-The fast paths stand in for methods of the net. They may do so only if all these are the
-package's and skorch's; so what is listed here is what they need not know of. Any other
-override, known to us or not, makes a net take the loop with all of its methods.
+A fast training path stands in for methods of the net. It may do so only for the very
+functions that it is declared to know, see `known_to`. Any other function in their
+place, the user's or one that this package has added since, sends the net to a path that
+calls it.
 """
 
+from collections.abc import Callable
 from functools import cache
 
-__all__ = ["AROUND_BATCHES", "AROUND_EPOCHS", "OUTSIDE", "note_names", "overrides"]
+__all__ = [
+    "AROUND_BATCHES",
+    "AROUND_EPOCHS",
+    "OUTSIDE",
+    "known_to",
+    "note_methods",
+    "overrides",
+    "package_class",
+    "undeclared",
+]
 
 PACKAGE = "skreg.estimators."
-NAMES = "_names_at_first"
 # Called before the first epoch, after the last, or on the net's user's demand.
 OUTSIDE = frozenset(
     (
@@ -35,12 +45,44 @@ AROUND_EPOCHS = frozenset(("check_data", "get_split_datasets"))
 AROUND_BATCHES = frozenset(
     ("fit_loop", "get_iterator", "on_epoch_begin", "on_epoch_end")
 )
+# What the package's own classes may replace of skorch's without a word to the paths.
+BEFORE_EPOCHS = OUTSIDE | {
+    *("_get_param_names", "_get_params_for", "_get_predict_nonlinearity"),
+    *("_initialize_criterion", "_initialize_module", "_yield_callbacks"),
+    *("_criteria", "_modules", "_optimizers"),
+}
+
+_known: dict[str, set[Callable]] = {}  # functions, by the paths that know them
+_at_first: dict[type, dict] = {}  # what classes were like when they were made
 
 
-def note_names(cls: type) -> None:
-    """Write into a class of the package's what it defines, before others patch it."""
+def known_to(*paths: str):
+    """Declare that training paths call a method, or do all that it does.
+
+    Parameters
+    ----------
+    *paths : str
+        Of `skreg.estimators._paths`.
+
+    Returns
+    -------
+    callable
+        Decorates the method. A wrapper around it is another function, and not known.
+    """
+
+    def declare(method):
+        for path in paths:
+            _known.setdefault(path, set()).add(method)
+        return method
+
+    return declare
+
+
+def note_methods(cls: type) -> None:
+    """Note what a class of the package is made of, before others patch it."""
     if cls.__module__.startswith(PACKAGE):
-        setattr(cls, NAMES, frozenset({*vars(cls), NAMES}))
+        for part in cls.__mro__[:-1]:
+            _at_first.setdefault(part, dict(vars(part)))
 
 
 def overrides(net) -> list[str]:
@@ -57,11 +99,11 @@ def overrides(net) -> list[str]:
         attribute of the package's or skorch's, but what is `OUTSIDE` of epochs.
     """
     kind = type(net)
-    base = _base(kind)
+    base = package_class(kind)
     names = list(_methods(base).intersection(vars(net)))
-    at_first = vars(base).get(NAMES, vars(base))
-    if len(at_first) != len(vars(base)):
-        names += vars(base).keys() - at_first
+    for part in base.__mro__[:-1]:
+        if vars(part) != _at_first[part]:
+            names += _patched(part)
     if kind is not base:
         own = set(base.__mro__)
         for cls in kind.__mro__:
@@ -70,7 +112,39 @@ def overrides(net) -> list[str]:
     return [name for name in dict.fromkeys(names) if not _is_outside(name)]
 
 
-def _base(kind: type) -> type:
+def undeclared(net, path: str) -> tuple[str, ...]:
+    """Return the methods of skorch that this package replaces, unknown to a path.
+
+    Parameters
+    ----------
+    net : RegularizedNet
+    path : str
+    """
+    return _undeclared(package_class(type(net)), path)
+
+
+@cache
+def _undeclared(base: type, path: str) -> tuple[str, ...]:
+    of_skorch = [c for c in base.__mro__ if c.__module__.startswith("skorch.")]
+    found = []
+    for name in dict.fromkeys(name for cls in of_skorch for name in vars(cls)):
+        owner = next(cls for cls in base.__mro__ if name in vars(cls))
+        is_replaced = owner not in of_skorch and name not in BEFORE_EPOCHS
+        if not is_replaced or _is_outside(name):
+            continue
+        if _at_first[owner][name] not in _known[path]:
+            found.append(name)
+    return tuple(found)
+
+
+def _patched(cls: type) -> list[str]:
+    now, at_first = vars(cls), _at_first[cls]
+    names = now.keys() | at_first.keys()
+    return sorted(name for name in names if now.get(name) is not at_first.get(name))
+
+
+def package_class(kind: type) -> type:
+    """Return the class of the package's that a class is, or inherits from."""
     return next(c for c in kind.__mro__ if c.__module__.startswith(PACKAGE))
 
 

@@ -1,13 +1,16 @@
 """Checks of constructor parameters, run by ``fit``: all problems in one error."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from skorch.callbacks import EpochTimer
+from skorch.dataset import Dataset, ValidSplit
+from torch import nn
 from torch.utils.data import DataLoader
 
 from skreg.attacks import NORMS
@@ -15,6 +18,7 @@ from skreg.estimators._amp import AMP_DTYPES
 from skreg.estimators._numbers import plain
 from skreg.estimators._schedules import unknown_schedules
 from skreg.modules import MLP
+from skreg.transforms import GaussianNoise
 
 
 def _is_number(value) -> bool:
@@ -75,17 +79,22 @@ def _is_callback(item) -> bool:
 
 
 class Rule(NamedTuple):
-    """What a parameter may be, and the words for it."""
+    """What a parameter may be, the words for it, and a value that is not the default.
+
+    Tests try each parameter with its example.
+    """
 
     accepts: Callable[[Any], bool]
     allowed: str
     remedy: str
+    example: Any
 
 
 _COEFFICIENT = Rule(
     _is_coefficient,
     "a finite number >= 0",
     "use 0 to turn this penalty off",
+    0.001,
 )
 
 RULES = {
@@ -93,37 +102,49 @@ RULES = {
         lambda module: module is None or callable(module),
         "None, an nn.Module or a callable that makes one",
         "None builds an MLP",
+        MLP,
     ),
-    "criterion": Rule(callable, "a loss class or instance", "e.g. nn.CrossEntropyLoss"),
+    "criterion": Rule(
+        callable,
+        "a loss class or instance",
+        "e.g. nn.CrossEntropyLoss",
+        nn.MultiMarginLoss,
+    ),
     "callbacks": Rule(
         _are_callbacks,
         "None, 'disable' or a list of skorch's callbacks",
         "callbacks of scikit-learn are given to set_callbacks",
+        [EpochTimer()],
     ),
     "predict_nonlinearity": Rule(
         lambda f: f is None or callable(f) or (isinstance(f, str) and f == "auto"),
         "'auto', None or a callable",
         "'auto' makes probabilities of logits",
+        torch.sigmoid,
     ),
     "verbose": Rule(
         lambda v: isinstance(v, Integral | np.bool_) and v >= 0,
         "an integer >= 0",
         "1 prints a line per epoch",
+        1,
     ),
     "train_split": Rule(
         lambda split: split is None or callable(split),
         "None or a callable that splits a dataset",
         "e.g. skorch.dataset.ValidSplit(5)",
+        ValidSplit(3),
     ),
     "augment": Rule(
         lambda augment: augment is None or callable(augment),
         "None, a transform of torchvision, an nn.Module or another callable",
         "pass e.g. skreg.transforms.RandomFlip(), or nn.Sequential(*several)",
+        GaussianNoise(0.1),
     ),
     "hidden_layer_sizes": Rule(
         _are_sizes,
         "a positive integer or a sequence of them",
         "they are the widths of the hidden layers, e.g. (64, 32), or () for none",
+        (64, 32),
     ),
     "lambda1": _COEFFICIENT,
     "lambda2": _COEFFICIENT,
@@ -131,91 +152,136 @@ RULES = {
         lambda p: p is None or (_is_number(p) and 0 <= p <= 1),
         "None or a probability in [0, 1]",
         "None leaves the dropout layers of the module as they are",
+        0.5,
     ),
     "adversarial_eps": Rule(
         _is_coefficient,
         "a finite number >= 0",
         "it is a distance in units of X, and 0 trains on X as it is",
+        0.1,
     ),
     "adversarial_norm": Rule(
         lambda norm: isinstance(norm, str) and norm in NORMS,
         "'linf' or 'l2'",
         "'linf' bounds the change of every number of a sample, 'l2' their length",
+        "l2",
     ),
     "adversarial_steps": Rule(
         lambda n: _is_integer(n) and n > 0,
         "a positive integer",
         "1 is FGSM, more are PGD",
+        2,
     ),
     "lr": Rule(
         lambda lr: _is_number(lr) and isfinite(lr) and lr >= 0,
         "a finite number >= 0",
         "1e-3 is a good start for Adam, 1e-2 for SGD",
+        0.01,
     ),
     "optimizer": Rule(
         callable,
         "an optimizer class",
         "pass e.g. torch.optim.SGD and its options as optimizer__momentum=0.9",
+        torch.optim.SGD,
     ),
     "max_epochs": Rule(
         lambda n: _is_integer(n) and n >= 0,
         "an integer >= 0",
         "it counts passes over the training data",
+        3,
     ),
     "batch_size": Rule(
         _is_batch_size,
         "a positive integer or -1",
         "-1 puts all samples into one batch",
+        16,
     ),
-    "compile": Rule(_is_bool, "a bool", "True runs the module through torch.compile"),
+    "compile": Rule(
+        _is_bool, "a bool", "True runs the module through torch.compile", True
+    ),
     "iterator_train": Rule(
         lambda iterator: iterator is None or callable(iterator),
         "None or a class of loaders",
         "None makes batches of arrays itself, and takes a DataLoader for Datasets",
+        DataLoader,
     ),
     "iterator_valid": Rule(
         lambda iterator: iterator is None or callable(iterator),
         "None or a class of loaders",
         "None makes batches of arrays itself, and takes a DataLoader for Datasets",
+        DataLoader,
     ),
-    "dataset": Rule(callable, "a Dataset class", "it is called with X and y"),
-    "shuffle": Rule(_is_bool, "a bool", "True draws a new order for each epoch"),
-    "early_stopping": Rule(_is_bool, "a bool", "patience= sets how long to wait"),
+    "dataset": Rule(callable, "a Dataset class", "it is called with X and y", Dataset),
+    "shuffle": Rule(_is_bool, "a bool", "True draws a new order for each epoch", False),
+    "early_stopping": Rule(_is_bool, "a bool", "patience= sets how long to wait", True),
     "patience": Rule(
         lambda n: _is_integer(n) and n >= 0,
         "an integer >= 0",
         "it counts epochs without a new best",
+        3,
     ),
     "monitor": Rule(
         lambda monitor: isinstance(monitor, str) or callable(monitor),
         "a key of the history or a scorer of scikit-learn",
         "e.g. 'valid_loss', 'valid_acc', 'f1_macro' or a callable (net, X, y)",
+        "train_loss",
     ),
     "validation_fraction": Rule(
         lambda f: _is_number(f) and 0 < f < 1,
         "a number strictly between 0 and 1",
         "it is the share of the training data held out for early stopping",
+        0.2,
     ),
     "holdout": Rule(
         lambda part: isinstance(part, str) and part in ("random", "last"),
         "'random' or 'last'",
         "'last' is for samples in the order of time",
+        "last",
     ),
     "random_state": Rule(
         _is_seed,
         "None, an integer in [0, 2**32 - 1] or a numpy RandomState",
         "an integer makes the fit reproducible",
+        1,
     ),
     "amp": Rule(
         lambda amp: amp is None or (isinstance(amp, str) and amp in AMP_DTYPES),
         "None, 'bfloat16' or 'float16'",
         "None computes in the dtype of the weights",
+        "bfloat16",
     ),
-    "warm_start": Rule(_is_bool, "a bool", "True goes on with the fitted weights"),
+    "warm_start": Rule(
+        _is_bool, "a bool", "True goes on with the fitted weights", True
+    ),
     "dtype": Rule(
         _is_dtype,
         "'auto', 'float32' or 'float64'",
         "'auto' follows X: float64 stays float64, all else becomes float32",
+        "float64",
+    ),
+    "penalize": Rule(
+        lambda value: isinstance(value, str | Iterable),
+        "'all', 'weights' or a list of patterns over the names of parameters",
+        "e.g. ['fc1.*']",
+        "weights",
+    ),
+    "device": Rule(
+        lambda device: isinstance(device, str | torch.device | int),
+        "'auto' or a device of torch",
+        "e.g. 'cpu' or 'cuda'",
+        "cpu",
+    ),
+    "use_caching": Rule(
+        lambda value: _is_bool(value) or value == "auto",
+        "'auto' or a bool",
+        "False lets skorch's scoring callbacks predict anew",
+        False,
+    ),
+    "torch_load_kwargs": Rule(
+        lambda value: value is None or isinstance(value, dict),
+        "None or a dict of options of torch.load",
+        "e.g. {'weights_only': True}",
+        {"weights_only": True},
     ),
 }
 

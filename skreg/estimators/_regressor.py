@@ -72,7 +72,9 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
             lambda value: isinstance(value, bool | np.bool_),
             "a bool",
             "False trains on y as it is",
-        )
+            False,
+        ),
+        "criterion": RULES["criterion"]._replace(example=nn.SmoothL1Loss),
     }
     _learned = "target_mean_"
     _target_checks = {"y_numeric": True, "multi_output": True}

@@ -1,0 +1,314 @@
+"""Training path: which loop trains a net, and why not a faster one.
+
+From fast to slow: a *stack* of nets, written-out *backprop*, *autograd* without hooks,
+and skorch's own loop, which calls all *hooks*. A path declares the methods, parameters,
+callbacks and components that it knows. What it does not know sends a net to the next
+one: the unknown is slow and right, never fast and wrong.
+"""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cache
+
+import torch
+from skorch.callbacks import Callback, EpochTimer, LRScheduler, PassthroughScoring
+from skorch.history import History
+from torch import nn
+
+from skreg.backprop import fully_connected_layers, loss_head
+from skreg.callbacks import (
+    AccuracyTracker,
+    BatchAverage,
+    DivergenceGuard,
+    EarlyStopping,
+    EpochLog,
+    NormTracker,
+)
+from skreg.estimators._links import is_a
+from skreg.estimators._overrides import (
+    AROUND_BATCHES,
+    AROUND_EPOCHS,
+    overrides,
+    package_class,
+    undeclared,
+)
+
+__all__ = [
+    "AUTOGRAD",
+    "BACKPROP",
+    "HOOKS",
+    "PATHS",
+    "STACK",
+    "TrainingPath",
+    "choose_path",
+    "forced_path",
+    "head_of",
+    "is_closed",
+    "is_known",
+    "reason_against",
+]
+
+PATHS = STACK, BACKPROP, AUTOGRAD, HOOKS = "stack", "backprop", "autograd", "hooks"
+
+# Constructor parameters that a path takes into account, whatever their values. Those
+# that are in no set, such as one that is new, send a net to the next path unless they
+# have their default.
+_PARAMETERS = {
+    AUTOGRAD: frozenset(
+        (
+            *("module", "criterion", "hidden_layer_sizes", "lambda1", "lambda2"),
+            *("penalize", "dropout", "augment", "adversarial_eps", "adversarial_norm"),
+            *("adversarial_steps", "optimizer", "lr", "max_epochs", "batch_size"),
+            *("shuffle", "early_stopping", "patience", "monitor", "holdout"),
+            *("validation_fraction", "train_split", "callbacks", "random_state"),
+            *("warm_start", "device", "dtype", "amp", "iterator_train"),
+            *("iterator_valid", "dataset", "predict_nonlinearity", "compile"),
+            *("use_caching", "torch_load_kwargs", "verbose", "class_weight"),
+            *("classes", "scale_target"),
+        )
+    ),
+}
+_PARAMETERS[BACKPROP] = _PARAMETERS[AUTOGRAD] - {"amp", "compile"}
+_PARAMETERS[STACK] = _PARAMETERS[BACKPROP] - {
+    *("adversarial_eps", "adversarial_norm", "adversarial_steps"),
+}
+# Parameters with a prefix that a path knows. Others name components of a subclass.
+_PREFIXES = (
+    *("module", "criterion", "optimizer", "callbacks", "augment", "dataset"),
+    *("iterator_train", "iterator_valid", "compile"),
+)
+
+# Overrides that a path leaves alone, as it calls these methods.
+_CALLED = {
+    AUTOGRAD: AROUND_EPOCHS | AROUND_BATCHES,
+    BACKPROP: AROUND_EPOCHS | AROUND_BATCHES,
+    STACK: frozenset(),
+}
+
+BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
+# Callbacks that change no weights before training ends, and no batches.
+KNOWN_CALLBACKS = {
+    AccuracyTracker,
+    BatchAverage,
+    DivergenceGuard,
+    EarlyStopping,
+    EpochLog,
+    EpochTimer,
+    LRScheduler,
+    NormTracker,
+    PassthroughScoring,
+}
+
+_PLURALS = {STACK: "stacks"}
+
+ALONE = "fit does not run under joblib.parallel_config('skreg')"
+FORCED = "a slower path was asked for"
+
+_forced = ContextVar("forced_path", default=None)
+
+
+@dataclass(frozen=True)
+class TrainingPath:
+    """The path that trains a net.
+
+    Attributes
+    ----------
+    name : str
+        One of `PATHS`.
+    reasons : dict of str to str
+        Why not a faster one, by the names of these.
+    """
+
+    name: str
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def has_hooks(self) -> bool:
+        """Whether it is skorch's own loop."""
+        return self.name == HOOKS
+
+
+@contextmanager
+def forced_path(name: str) -> Iterator[None]:
+    """Let nets be trained by no faster path than this one; for tests.
+
+    Parameters
+    ----------
+    name : str
+        One of `PATHS`. A net that this path cannot train takes a slower one.
+    """
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def choose_path(net, against_stack: str = ALONE) -> TrainingPath:
+    """Return the fastest path that can train a net on its own.
+
+    Parameters
+    ----------
+    net : RegularizedNet
+        Initialised, in a session.
+    against_stack : str
+        Why the net is not in a stack.
+    """
+    reasons = {STACK: against_stack}
+    for path in (BACKPROP, AUTOGRAD):
+        reason = reason_against(net, path)
+        if reason is None:
+            return TrainingPath(path, reasons)
+        reasons[path] = reason
+    return TrainingPath(HOOKS, reasons)
+
+
+def reason_against(net, path: str) -> str | None:
+    """Return why a path cannot train a net, or None if it can.
+
+    For a stack this is not all: its data, and its company, must do as well.
+
+    Parameters
+    ----------
+    net : RegularizedNet
+        Initialised, in a session.
+    path : str
+    """
+    forced = _forced.get()
+    if forced is not None and PATHS.index(path) < PATHS.index(forced):
+        return FORCED
+    name = type(net).__name__
+    changed = [*overrides(net), *undeclared(net, path)]
+    changed = [method for method in changed if method not in _CALLED[path]]
+    if changed:
+        return f"{name} overrides {', '.join(changed)}"
+    unknown = _unknown_parameters(net, path)
+    if unknown:
+        return f"{', '.join(unknown)} is not for {_PLURALS.get(path, path)}"
+    return _reason_against_components(net, path) or _REASONS[path](net)
+
+
+def _reason_against_components(net, path: str) -> str | None:
+    """Return what stands against all paths but skorch's loop."""
+    if type(net.history) is not History:
+        return f"its history is a {type(net.history).__name__}"
+    parts = [*net._modules, *net._criteria, *net._optimizers]
+    more = [part for part in parts if part not in ("module", "criterion", "optimizer")]
+    if more:
+        return f"it has components of its own: {', '.join(more)}"
+    optimizer = type(net.optimizer_)
+    if not optimizer.__module__.startswith("torch.optim."):
+        return f"optimizer {optimizer.__name__} is none of torch's"
+    if optimizer is torch.optim.LBFGS:
+        return "optimizer LBFGS wants a batch to be evaluated more than once"
+    for _, callback in net.callbacks_:
+        if _sees_batches(callback):
+            return f"callback {type(callback).__name__} looks at batches"
+    return None
+
+
+def _reason_against_backprop(net) -> str | None:
+    layers = fully_connected_layers(net.module_, getattr(net, "input_shape_", ()))
+    parameters = list(net.module_.parameters())
+    if not layers:
+        return (
+            f"module {type(net.module_).__name__} is no chain of linear layers, "
+            "activations and dropout on arrays, or has hooks, or frozen weights"
+        )
+    if head_of(net) is None:
+        name = type(net.criterion_).__name__
+        return f"criterion {name}, or an option of it, has no gradient written out"
+    if net._session.fit_params:
+        return f"fit was given {', '.join(net._session.fit_params)}"
+    if any(w.dtype != net._torch_dtype for w in parameters):
+        return "some of its weights have another dtype"
+    groups = net.optimizer_.param_groups
+    optimized = [id(w) for group in groups for w in group["params"]]
+    if set(optimized) != set(map(id, parameters)):
+        return "its optimizer trains something else than the parameters of the module"
+    # On a GPU dropout's own kernel has a stream of its own.
+    if net.device_.type != "cpu" and any(map(_drops, layers)):
+        return "dropout on a GPU draws from the stream of its own kernel"
+    return None
+
+
+_REASONS = {
+    STACK: lambda net: None,
+    BACKPROP: _reason_against_backprop,
+    AUTOGRAD: lambda net: None,
+}
+
+
+def head_of(net):
+    """Return the loss of a net from `skreg.backprop.loss_head`, or None.
+
+    Cross-entropy there is of class indices; that of a regressor is of shares.
+    """
+    is_regressor = net._target_checks["y_numeric"]
+    if is_regressor and is_a(net.criterion_, nn.CrossEntropyLoss):
+        return None
+    return loss_head(net.criterion_)
+
+
+def _unknown_parameters(net, path: str) -> list[str]:
+    found = []
+    for name, default in _parameters_to_know(package_class(type(net)), path):
+        value = getattr(net, name)
+        if value is not default and value != default:
+            found.append(f"{name}={value!r}")
+    extra = vars(net).get("_kwargs")
+    if extra:
+        found += [f"{n}={v!r}" for n, v in extra.items() if not _is_known_prefix(n)]
+    return found
+
+
+@cache
+def _parameters_to_know(base: type, path: str) -> list[tuple[str, object]]:
+    """Return the parameters that a path does not know, and their defaults."""
+    return [
+        (name, parameter.default)
+        for name, parameter in inspect.signature(base).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD and name not in _PARAMETERS[path]
+    ]
+
+
+def _is_known_prefix(name: str) -> bool:
+    return name.split("__")[0] in _PREFIXES
+
+
+def is_closed(net) -> bool:
+    """Return whether nobody but this package sees `net` and its batches in training."""
+    return not set(overrides(net)) - AROUND_EPOCHS and all(
+        is_known(callback) for _, callback in net.callbacks_
+    )
+
+
+def is_known(callback) -> bool:
+    """Return whether a callback is one of ours or skorch's, with no hooks added."""
+    return (
+        type(callback) in KNOWN_CALLBACKS
+        and not callable(getattr(callback, "monitor", None))  # code of the user's
+        and not any(
+            name.startswith("on_") and name != "on_train" for name in vars(callback)
+        )
+    )
+
+
+def _sees_batches(callback) -> bool:
+    if any(hook in vars(callback) for hook in BATCH_HOOKS):
+        return True
+    if type(callback) is AccuracyTracker:  # asks for predictions only
+        return False
+    if type(callback) is LRScheduler and callback.step_every == "epoch":
+        return False
+    return any(
+        getattr(type(callback), hook, None) is not getattr(Callback, hook)
+        for hook in BATCH_HOOKS
+    )
+
+
+def _drops(layer) -> bool:
+    return isinstance(layer, nn.Dropout) and layer.p > 0
