@@ -298,15 +298,17 @@ def is_known(callback) -> bool:
 
 
 def _sees_batches(callback) -> bool:
-    if any(hook in vars(callback) for hook in BATCH_HOOKS):
+    kind = type(callback)
+    if not vars(callback).keys().isdisjoint(BATCH_HOOKS):
         return True
-    if type(callback) is AccuracyTracker:  # asks for predictions only
+    if kind is AccuracyTracker:  # asks for predictions only
         return False
-    if type(callback) is LRScheduler and callback.step_every == "epoch":
+    if kind is LRScheduler and callback.step_every == "epoch":
         return False
-    return any(
-        getattr(type(callback), hook, None) is not getattr(Callback, hook)
-        for hook in BATCH_HOOKS
+    return not (
+        getattr(kind, "on_batch_begin", None) is Callback.on_batch_begin
+        and getattr(kind, "on_batch_end", None) is Callback.on_batch_end
+        and getattr(kind, "on_grad_computed", None) is Callback.on_grad_computed
     )
 
 
