@@ -12,23 +12,21 @@ with no factor 1/2 and no division by the number of samples or of parameters. It
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from math import sqrt
-from typing import Any
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
 __all__ = [
-    "StackedElasticNet",
+    "add_elastic_net",
     "elastic_net",
-    "elastic_net_into",
     "frobenius_norm",
     "l1_penalty",
     "l2_penalty",
     "parameter_norms",
     "penalized_parameters",
+    "trainable_parameters",
 ]
-
-Coefficient = float | Tensor
 
 
 def l1_penalty(params: Iterable[Tensor]) -> Tensor:
@@ -74,7 +72,7 @@ def l2_penalty(params: Iterable[Tensor]) -> Tensor:
 
 
 def elastic_net(
-    params: Sequence[Tensor], lambda1: Coefficient = 0.0, lambda2: Coefficient = 0.0
+    params: Sequence[Tensor], lambda1: float = 0.0, lambda2: float = 0.0
 ) -> Tensor:
     r"""Return ``lambda1 * sum |w| + lambda2 * sum w ** 2`` over `params`.
 
@@ -82,13 +80,12 @@ def elastic_net(
     ----------
     params : sequence of Tensor
         At least one.
-    lambda1, lambda2 : float or Tensor of shape (), default=0.0
-        Plain numbers take a fused path with an analytic gradient. Tensors may differ
-        between the nets of a ``torch.func.vmap``, and may require grad.
+    lambda1, lambda2 : float, default=0.0
 
     Returns
     -------
     Tensor of shape ()
+        Differentiable, also under ``torch.func`` transforms.
 
     References
     ----------
@@ -96,10 +93,7 @@ def elastic_net(
     Journal of the Royal Statistical Society B 67 (2005).
     """
     params = _not_empty(params)
-    transformed = torch._C._are_functorch_transforms_active()  # vmap, grad, ...
-    if transformed or isinstance(lambda1, Tensor) or isinstance(lambda2, Tensor):
-        return lambda1 * l1_penalty(params) + lambda2 * l2_penalty(params)
-    return _ElasticNet.apply(float(lambda1), float(lambda2), *params)
+    return lambda1 * l1_penalty(params) + lambda2 * l2_penalty(params)
 
 
 def _not_empty(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
@@ -112,152 +106,74 @@ def _not_empty(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
     return params
 
 
-class _ElasticNet(torch.autograd.Function):
-    """Value and gradient in one sweep over the parameters.
-
-    Autograd over ``w.abs().sum()`` and ``(w ** 2).sum()`` keeps and revisits a
-    temporary for each operation; on a small net that doubles the time of a training
-    step. Here sum |w| is the dot product of w with its sign, which the gradient
-    needs anyway.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, lambda1: float, lambda2: float, *params: Tensor) -> Tensor:
-        gradient = [torch.empty_like(w) for w in params]
-        value = elastic_net_into(gradient, params, lambda1, lambda2)
-        if any(ctx.needs_input_grad):
-            ctx.lambdas = lambda1, lambda2
-            ctx.save_for_backward(*params)
-            ctx.gradient = gradient
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor):
-        lambda1, lambda2 = ctx.lambdas
-        if torch.is_grad_enabled():  # someone wants to differentiate the gradient
-            weights = ctx.saved_tensors
-            slopes = (lambda1 * w.sign() + 2 * lambda2 * w for w in weights)
-            return None, None, *(grad_output * slope for slope in slopes)
-        # Handed over rather than kept: autograd adds the gradient of the data loss to
-        # a tensor in place if nobody else holds it. A second backward makes it anew.
-        gradient, ctx.gradient = ctx.gradient, None
-        if gradient is None:
-            gradient = [torch.empty_like(w) for w in ctx.saved_tensors]
-            elastic_net_into(gradient, ctx.saved_tensors, lambda1, lambda2)
-        # Asking a CUDA tensor for its value would make the host wait for the device.
-        if grad_output.device.type != "cpu" or grad_output != 1:
-            torch._foreach_mul_(gradient, grad_output)
-        return None, None, *gradient
-
-
-def elastic_net_into(
-    gradient: Sequence[Tensor],
-    params: Sequence[Tensor],
-    lambda1: float,
-    lambda2: float,
-) -> Tensor:
-    """Write ``lambda1 * sign(w) + 2 * lambda2 * w`` into `gradient`; return the value.
+def add_elastic_net(
+    gradients: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    lambda1: float | Sequence[Tensor | None],
+    lambda2: float | Sequence[Tensor | None],
+) -> Tensor | float:
+    """Add ``lambda1 * sign(w) + 2 * lambda2 * w`` to gradients; return the penalty.
 
     Parameters
     ----------
-    gradient : sequence of Tensor
-        Overwritten; of the shapes of `params`.
-    params : sequence of Tensor
-        At least one. They must not require grad, or grad mode must be off.
-    lambda1, lambda2 : float
+    gradients : sequence of Tensor
+        Changed in place; of the shapes of `weights`.
+    weights : sequence of Tensor
+        They must not require grad, or grad mode must be off, unless the result is to
+        be differentiated.
+    lambda1, lambda2 : float, or sequence of (Tensor of shape (B,) or None)
+        Tensors for a stack of B nets, whose weights have an axis of nets in front: one
+        coefficient for each of `weights` and each net; None is 0 for all nets.
 
     Returns
     -------
-    Tensor of shape ()
-        ``lambda1 * sum |w| + lambda2 * sum w ** 2``
+    Tensor of shape () or (B,), or float
+        ``lambda1 * sum |w| + lambda2 * sum w ** 2``; 0.0 if both are the number 0. A
+        net whose coefficient is 0 pays nothing for weights that are infinite.
     """
     value = 0.0
-    for g, w in zip(gradient, params, strict=True):
-        if lambda1:
-            torch.sign(w, out=g)
-            value = value + torch.dot(g.flatten(), w.flatten()).mul_(lambda1)
-            g.mul_(lambda1)
-            if lambda2:
-                g.add_(w, alpha=2 * lambda2)
-        else:
-            torch.mul(w, 2 * lambda2, out=g)
-        if lambda2:
-            value = value + torch.dot(w.flatten(), w.flatten()).mul_(lambda2)
-    return value if isinstance(value, Tensor) else params[0].new_zeros(())
+    for i, (g, w) in enumerate(zip(gradients, weights, strict=True)):
+        l1, l2 = _coefficient(lambda1, i), _coefficient(lambda2, i)
+        if l1 is not None:
+            sign = torch.sign(w)
+            value = value + _times(l1, _sum_of_products(sign, w, l1))
+            _add(g, sign, l1, 1)
+        if l2 is not None:
+            value = value + _times(l2, _sum_of_products(w, w, l2))
+            _add(g, w, l2, 2)
+    return value
 
 
-class StackedElasticNet:
-    """`elastic_net_into` for B nets with coefficients of their own, to be called often.
+def _coefficient(coefficients, i: int) -> float | Tensor | None:
+    """Return the coefficient of the i-th tensor; None if it is the number 0."""
+    if isinstance(coefficients, Real):
+        return coefficients or None
+    return coefficients[i]
 
-    A call writes the gradients of the penalties at the present weights into
-    `gradients`, and returns the penalties, of shape (B,).
 
-    Parameters
-    ----------
-    gradients : sequence of Tensor of shape (B, ...)
-        Contiguous, of the shapes of `params`.
-    params : sequence of Tensor of shape (B, ...)
-        At least one; contiguous.
-    lambda1, lambda2 : Tensor of shape (n_params, B) or None
-        Coefficients for each of `params`. None is zero for all nets.
-    """
+def _sum_of_products(a: Tensor, b: Tensor, like: float | Tensor) -> Tensor:
+    """Return the sum of a * b; for each net, if `like` is a tensor."""
+    if not isinstance(like, Tensor):
+        return torch.dot(a.flatten(), b.flatten())
+    of_net = b.reshape(len(b), -1)
+    if a is b:
+        return torch.linalg.vector_norm(of_net, dim=1).square_()
+    return torch.linalg.vector_norm(of_net, 1, dim=1)  # a is its sign
 
-    def __init__(
-        self,
-        gradients: Sequence[Tensor],
-        params: Sequence[Tensor],
-        lambda1: Tensor | None,
-        lambda2: Tensor | None,
-    ):
-        self._gradients, self._params = list(gradients), list(params)
-        self._flat_gradients = [g.view(len(g), -1) for g in gradients]
-        self._flat_params = [w.view(len(w), -1) for w in params]
-        self._sums = params[0].new_empty(len(params), len(params[0]))
-        self._sum_of_each = list(self._sums)
-        self._lambda1, self._lambda2 = lambda1, lambda2
-        self._lambda1_of_each = self._one_each(lambda1)
-        self._lambda2_of_each = self._one_each(lambda2)
 
-    def _one_each(self, coefficients):
-        """Return coefficients in the shapes that multiply the parameters."""
-        if coefficients is None:
-            return []
-        return [
-            row.view(-1, *[1] * (w.ndim - 1))
-            for row, w in zip(coefficients, self._params, strict=True)
-        ]
+def _times(coefficient: float | Tensor, value: Tensor) -> Tensor:
+    if not isinstance(coefficient, Tensor):
+        return value * coefficient
+    # What is not penalised costs nothing, even if it is infinite.
+    return (value * coefficient).masked_fill_(coefficient == 0, 0)
 
-    def __call__(self) -> Tensor:
-        value = self._l1()
-        if self._lambda2 is None:
-            return value
-        for g, w, row, out, factor in zip(
-            *(self._gradients, self._params, self._flat_params, self._sum_of_each),
-            self._lambda2_of_each,
-            strict=True,
-        ):
-            g.addcmul_(w, factor, value=2)
-            torch.linalg.vector_norm(row, dim=1, out=out)
-        return value + self._weighted(self._lambda2, self._sums.square_())
 
-    def _l1(self):
-        if self._lambda1 is None:
-            torch._foreach_zero_(self._gradients)
-            return self._sums.new_zeros(self._sums.shape[1])
-        for w, g, row, out, factor in zip(
-            *(self._params, self._gradients, self._flat_gradients, self._sum_of_each),
-            self._lambda1_of_each,
-            strict=True,
-        ):
-            torch.abs(w, out=g)
-            torch.sum(row, 1, out=out)
-            torch.sign(w, out=g).mul_(factor)
-        return self._weighted(self._lambda1, self._sums)
-
-    @staticmethod
-    def _weighted(coefficients, sums):
-        # What is not penalised costs nothing, even if it is infinite.
-        return sums.mul_(coefficients).masked_fill_(coefficients == 0, 0).sum(0)
+def _add(g: Tensor, direction: Tensor, coefficient: float | Tensor, factor: int):
+    if not isinstance(coefficient, Tensor):
+        g.add_(direction, alpha=factor * coefficient)
+        return
+    of_net = coefficient.view(-1, *[1] * (g.ndim - 1))
+    g.addcmul_(direction, of_net, value=factor)
 
 
 def parameter_norms(params: Iterable[Tensor]) -> list[float]:
@@ -364,6 +280,17 @@ def penalized_parameters(
         matching = _matching([name for own in names.values() for name in own], penalize)
         chosen = {w for w, own in names.items() if not matching.isdisjoint(own)}
     return {own[0]: w for w, own in names.items() if w in chosen and w.requires_grad}
+
+
+def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that require a gradient, each once, by name.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The names are those of the original one if it is compiled.
+    """
+    return {own[0]: w for w, own in _all_names(module).items() if w.requires_grad}
 
 
 def _all_names(module: nn.Module) -> dict[nn.Parameter, list[str]]:

@@ -28,7 +28,6 @@ from skreg.estimators._data import (
     is_sparse_dataset,
 )
 from skreg.estimators._paths import STACK, head_of, is_known, reason_against
-from skreg.penalties import penalized_parameters
 from skreg.transforms import is_sample_augmentation
 
 __all__ = ["Candidate", "examine", "first_inputs"]
@@ -114,10 +113,9 @@ class Candidate:
             if is_dropout(layer)
         }
 
-    @cached_property
-    def penalized(self) -> set[str]:
-        """The names of the penalised parameters."""
-        return set(penalized_parameters(self.module, self.net.penalize))
+    @property
+    def regularizers(self):
+        return self.job.net._session.regularizers
 
 
 def examine(job: Job, reasons: dict) -> Candidate | str:
@@ -161,6 +159,7 @@ def examine(job: Job, reasons: dict) -> Candidate | str:
         *(valid is None, valid_batches.batch_size),
         signature(net.criterion_, ignored=("label_smoothing",)),
         *(type(net), type(net.optimizer_), net._n_outputs),
+        net._session.regularizers.kinds,
     )
     if layers is None:
         sizes = _batch_sizes(batches)

@@ -1,6 +1,7 @@
 """Nets of one shape in a stack: their weights as tensors of shape (B, ...), a step."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from math import inf
 
@@ -13,7 +14,7 @@ from skreg.batching._streams import DataPool, Samples, Streams
 from skreg.batching._vmap import VmappedModule
 from skreg.estimators._outputs import last_operation, name_of
 from skreg.estimators._steps import make_step
-from skreg.objective import stacked_penalty
+from skreg.regularizers import Active
 
 __all__ = ["Stack"]
 
@@ -48,10 +49,7 @@ class Stack:
         for row, named in enumerate(tensors):
             for name, tensor in named.items():
                 tensor.data = stacked[name][row]
-        self.penalize = stacked_penalty(
-            *(list(self.gradients.values()), list(self.weights.values())),
-            *(self._coefficients("lambda1"), self._coefficients("lambda2")),
-        )
+        self.regularizers = Active.stack([c.regularizers for c in self.candidates])
         self.streams = Streams(self.candidates, pool)
         self.head = make_head(self.candidates)
         self._n_outputs = self.candidates[0].net._n_outputs
@@ -81,15 +79,29 @@ class Stack:
         sizes : list of int
             Number of samples of each net.
         """
-        samples = self.streams.next_batch()
+        samples, regularizers = self.streams.next_batch(), self.regularizers
         with torch.no_grad():
-            outputs = self.outputs(samples, training=True)
-            self._look_at_outputs(outputs)
-            loss, gradient = self.head(outputs, samples.y, samples.scale)
-            penalty = None if self.penalize is None else self.penalize()
-            self.model.backward(gradient, accumulate=penalty is not None)
-        self._optimizer_step()
-        return loss if penalty is None else loss + penalty, penalty, samples.sizes
+            if regularizers.computes_gradients:
+                evaluate = partial(self._evaluate, samples)
+                objective, penalty = regularizers.gradients(evaluate, self.weights)
+            else:
+                objective, penalty = self._evaluate(samples)
+            self._optimizer_step()
+            regularizers.project(self.weights)
+        return objective, penalty, samples.sizes
+
+    def _evaluate(self, samples) -> tuple[Tensor, Tensor | None]:
+        """Write the gradients of a batch; return objectives and penalties."""
+        outputs = self.outputs(samples, training=True)
+        self._look_at_outputs(outputs)
+        loss, gradient = self.head(outputs, samples.y, samples.scale)
+        if not self.regularizers.penalties:
+            self.model.backward(gradient, accumulate=False)
+            return loss, None
+        torch._foreach_zero_(list(self.gradients.values()))
+        penalty = self.regularizers.add_gradients(self.gradients, self.weights)
+        self.model.backward(gradient, accumulate=True)
+        return loss + penalty, penalty
 
     def _look_at_outputs(self, outputs: Tensor) -> None:
         """Let a net warn of outputs that its criterion is not meant for, once."""
@@ -164,22 +176,6 @@ class Stack:
             self._hand_over_state(row)
 
     # -- making ---------------------------------------------------------------------
-
-    def _coefficients(self, attribute: str) -> Tensor | None:
-        """Return lambda1 or lambda2 for each parameter and net; None if all are 0."""
-        net = self.candidates[0].net
-        values = torch.tensor(
-            [
-                [
-                    getattr(c.net, attribute) if name in c.penalized else 0.0
-                    for c in self.candidates
-                ]
-                for name in self.weights
-            ],
-            dtype=net._torch_dtype,
-            device=net.device_,
-        )
-        return values if values.any() else None
 
     def _make_model(self, named):
         first = self.candidates[0]

@@ -71,10 +71,12 @@ class DataPool:
             *(self._place(candidate.train), candidate.seed, len(net.history)),
             *(batches.shuffle, batches.drop_last, net._session.mean_weight),
         )
-        if candidate.augment is None:
+        regularizers = candidate.regularizers
+        if candidate.augment is None and not regularizers.changes_batches:
             return key
         # Dropout draws from the generator that augmentation draws from.
-        return (*key, pickle.dumps(candidate.augment), *candidate.dropout.values())
+        changes = pickle.dumps(candidate.augment), regularizers.batch_key()
+        return (*key, *changes, *candidate.dropout.values())
 
 
 def _arrays(dataset: ArrayDataset) -> tuple[np.ndarray | None, ...]:
@@ -160,9 +162,11 @@ class Stream:
         net, batch = self.leader.net, next(self._batches)
         (X, y), weight = batch, batch.weight
         X = net._to_device(X)
-        if self.leader.augment is not None:
+        augment, regularizers = self.leader.augment, self.leader.regularizers
+        if augment is not None or regularizers.changes_batches:
             with borrowed(self.generator, net.device_), torch.no_grad():
-                X = self.leader.augment(X)
+                X = X if augment is None else augment(X)
+                X, y = regularizers.batch(X, y)
         if weight is None:
             return X, y, 1 / X.shape[0]
         weight = weight / net._session.mean_weight

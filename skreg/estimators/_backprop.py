@@ -5,6 +5,7 @@ put something of their own in their place; the optimizer is the net's. The weigh
 those of the standard way within rounding.
 """
 
+from functools import partial
 from threading import get_ident
 
 import torch
@@ -15,7 +16,7 @@ from skreg.estimators._outputs import name_of
 from skreg.estimators._paths import head_of
 from skreg.estimators._steps import make_step
 from skreg.estimators._torch_state import plain_torch
-from skreg.objective import penalize_into
+from skreg.regularizers import FlatTensors
 
 
 def make_hand_training(net) -> "HandTraining":
@@ -53,27 +54,20 @@ class HandTraining:
         self.net = net
         self.head = head
         self.generator = None  # of dropout; None is torch's default one
-        self.penalized_ids = penalized = _ids(net._session.penalized)
-        own = list(net.module_.parameters())
-        self.parameters = sorted(own, key=lambda w: id(w) not in penalized)
-        weights, self.views = _flattened([w.detach() for w in self.parameters])
-        gradient, self.gradient_views = _flattened(
-            [torch.zeros_like(w) for w in self.parameters]
-        )
-        n_penalized = sum(w.numel() for w in own if id(w) in penalized)
-        self.penalized = [weights[:n_penalized]] if n_penalized else []
-        self.penalty_gradient = [gradient[:n_penalized]]
-        self.unpenalized_gradient = gradient[n_penalized:]
-        for parameter, view in zip(self.parameters, self.views, strict=True):
+        self.weights, self.gradients = _flattened(net)
+        self.parameters = [net._session.weights[name] for name in self.weights]
+        for parameter, view in zip(self.parameters, self.weights.values(), strict=True):
             parameter.data = view
         self.backprop = Backprop(
             layers,
-            dict(zip(self.parameters, self.views, strict=True)),
-            dict(zip(self.parameters, self.gradient_views, strict=True)),
+            dict(zip(self.parameters, self.weights.values(), strict=True)),
+            dict(zip(self.parameters, self.gradients.values(), strict=True)),
             self._draw_noise,
         )
         self.layers = layers
-        self.flop_per_sample = 6 * weights.numel()  # two products back, one forward
+        self.flop_per_sample = (
+            6 * self.weights.flat.numel()
+        )  # two products back, one forward
         # Others may change the net at any time, and `is_current` sees it only before an
         # epoch: then the module itself is evaluated.
         self.evaluates = net._session.closed
@@ -94,10 +88,9 @@ class HandTraining:
         return (
             self.head is not None
             and list(map(id, layers)) == list(map(id, self.layers))
-            and self.penalized_ids == _ids(net._session.penalized)
             and _ids(self.parameters) == _ids(net.module_.parameters())
             and _ids(self.parameters) == _ids(_optimized(net.optimizer_))
-            and all(map(_shares_memory, self.parameters, self.views))
+            and all(map(_shares_memory, self.parameters, self.weights.values()))
         )
 
     def stands_in(self) -> bool:
@@ -110,31 +103,43 @@ class HandTraining:
     def begin_epoch(self) -> None:
         """Put the gradients in their places, where an optimizer looks for them."""
         for parameter, gradient in zip(
-            self.parameters, self.gradient_views, strict=True
+            self.parameters, self.gradients.values(), strict=True
         ):
             parameter.grad = gradient
         self.optimizer_step = make_step(self.net.optimizer_)
 
     def step(self, X: Tensor, y: Tensor) -> tuple[Tensor, Tensor | float]:
         """Take a step on a training batch; return objective and penalty."""
-        net, weight, n = self.net, self.net._session.weight, len(X)
+        regularizers = self.net._session.regularizers
         with torch.no_grad():
-            outputs = self._forward_in_training(X)
-            y = y.to(outputs.device)
-            net._checked_outputs(outputs, n)
-            if net._session.looks:
-                net._look_at_outputs(outputs, name_of(self.layers[-1]))
-            scale = 1 / n if weight is None else weight.to(outputs) / n
-            loss, gradient = self.head(outputs, y, scale)
-            penalty = penalize_into(
-                self.penalty_gradient, self.penalized, net.lambda1, net.lambda2
-            )
-            if penalty is not None:
-                self.unpenalized_gradient.zero_()
-            self.backprop.backward(gradient, accumulate=penalty is not None)
-        self.optimizer_step()
+            if regularizers.computes_gradients:
+                evaluate = partial(self._evaluate, X, y)
+                objective, penalty = regularizers.gradients(evaluate, self.weights)
+            else:
+                objective, penalty = self._evaluate(X, y)
+            self.optimizer_step()
+            regularizers.project(self.weights)
         self._evaluated = None
-        return (loss, 0.0) if penalty is None else (loss + penalty, penalty)
+        return objective, penalty
+
+    def _evaluate(self, X: Tensor, y: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Write the gradients of a batch; return objective and penalty."""
+        net, weight, n = self.net, self.net._session.weight, len(X)
+        outputs = self._forward_in_training(X)
+        y = y.to(outputs.device)
+        net._checked_outputs(outputs, n)
+        if net._session.looks:
+            net._look_at_outputs(outputs, name_of(self.layers[-1]))
+        scale = 1 / n if weight is None else weight.to(outputs) / n
+        loss, gradient = self.head(outputs, y, scale)
+        regularizers = net._session.regularizers
+        if not regularizers.penalties:
+            self.backprop.backward(gradient, accumulate=False)
+            return loss, 0.0
+        self.gradients.flat.zero_()
+        penalty = regularizers.add_gradients(self.gradients, self.weights)
+        self.backprop.backward(gradient, accumulate=True)
+        return loss + penalty, penalty
 
     def outputs(self, X: Tensor) -> Tensor:
         """Return the module's outputs, with dropout off."""
@@ -173,13 +178,20 @@ class HandTraining:
             parameter.grad = None
 
 
-def _flattened(tensors: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Copy tensors into one, and return it with views of it in their shapes."""
-    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    return flat, [
-        part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)
-    ]
+def _flattened(net) -> tuple[FlatTensors, FlatTensors]:
+    """Return copies of the weights of a net, and gradients of zero, side by side.
+
+    What is penalised comes first, so that it is one tensor.
+    """
+    penalized = {
+        name
+        for penalty in net._session.regularizers.penalties
+        for name in getattr(penalty, "names_", ())
+    }
+    weights = net._session.weights
+    ordered = {n: weights[n] for n in sorted(weights, key=lambda n: n not in penalized)}
+    flat = torch.cat([w.detach().reshape(-1) for w in ordered.values()])
+    return FlatTensors(flat, ordered), FlatTensors(torch.zeros_like(flat), ordered)
 
 
 def _ids(things) -> set[int]:

@@ -51,14 +51,21 @@ from skreg.estimators._paths import (
     is_closed,
 )
 from skreg.estimators._randomness import epoch_seed, make_generator, seeded
+from skreg.estimators._regularizers import (
+    PARAMETERS,
+    make_regularizers,
+    params_of,
+    strengths,
+    with_parameters,
+)
 from skreg.estimators._schedules import begin_schedule, explained, is_schedule
 from skreg.estimators._targets import Message, Targets
 from skreg.estimators._tasks import CallbackSupportMixin, FitTasks, with_callbacks
 from skreg.estimators._threads import threads_for
 from skreg.estimators._torch_state import plain_torch
 from skreg.estimators._training import train
-from skreg.objective import penalized_objective
-from skreg.penalties import penalized_parameters
+from skreg.penalties import trainable_parameters
+from skreg.regularizers import Active, penalized
 from skreg.transforms import as_augmentation, is_sample_augmentation
 
 _PLAIN = bool, int, float, str, type(None)
@@ -73,7 +80,9 @@ class _Session:
     validation: torch.utils.data.Dataset | None
     tasks: FitTasks | None
     groups: object = None
-    penalized: list = field(default_factory=list)
+    weights: dict = field(default_factory=dict)  # trainable parameters by name
+    regularizers: Active = field(default_factory=Active)
+    strengths: tuple = ()  # the parameters that they were made with
     augment: object = None
     bounds: tuple[float, float] | None = None  # of attacks; None if there are none
     seen: SeenRange | None = None  # where X is a Dataset
@@ -119,9 +128,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         *,
         criterion,
         hidden_layer_sizes=(100,),
-        lambda1=0.0,
-        lambda2=0.0,
-        penalize="all",
+        regularizers=None,
         dropout=None,
         augment=None,
         adversarial_eps=0.0,
@@ -157,9 +164,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self.module = module
         self.criterion = criterion
         self.hidden_layer_sizes = hidden_layer_sizes
-        self.lambda1 = lambda1
-        self.lambda2 = lambda2
-        self.penalize = penalize
+        self.regularizers = regularizers
         self.dropout = dropout
         self.augment = augment
         self.adversarial_eps = adversarial_eps
@@ -190,6 +195,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self.use_caching = use_caching
         self.torch_load_kwargs = torch_load_kwargs
         self.verbose = verbose
+        for name, parameter in PARAMETERS.items():  # of the regularisers
+            setattr(self, name, kwargs.pop(name, parameter.default))
         for name, value in kwargs.items():  # module__*, optimizer__*, callbacks__*, ...
             self._set_extra_param(name, value)
 
@@ -276,6 +283,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         params = super().get_params(deep=False)
         if deep:
             params |= self._get_params_callbacks(deep=True)
+            params |= params_of(self.regularizers)
         # skorch puts its default callbacks over what the user has set in their place.
         return params | {name: getattr(self, name) for name in self._params_to_validate}
 
@@ -537,7 +545,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         except StopTraining:  # when all callbacks have begun
             stops = True
         self._session.begins = False
-        self._session.penalized = self._penalized_parameters()
+        self._make_regularizers()
         self._session.augment = self._make_augmentation()
         self._learn_input_range(X)
         self._session.closed = is_closed(self)
@@ -671,7 +679,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         session = self._session
         if session.closed:
             return
-        session.penalized = self._penalized_parameters()
+        self._make_regularizers()
         path = choose_path(self, session.against_stack)
         if PATHS.index(path.name) > PATHS.index(session.path.name):
             session.path = path  # and never back to a faster one
@@ -689,6 +697,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
         def step(batch, **fit_params):
             step = train_step(self._training_batch(batch), **fit_params)
+            self._project()
             self.history.record_batch("train_penalty", float(self._session.penalty))
             return step
 
@@ -712,8 +721,35 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         finally:
             session.valid_weight = None
 
+    def _project(self) -> None:
+        """Let regularisers change the weights after a step."""
+        regularizers, weights = self._regularizers_at_work()
+        if regularizers.projects:
+            with torch.no_grad():
+                regularizers.project({name: w.detach() for name, w in weights.items()})
+
     @known_to(AUTOGRAD, BACKPROP, STACK)
     def train_step_single(self, batch, **fit_params):
+        regularizers, weights = self._regularizers_at_work()
+        if not regularizers.computes_gradients:
+            return self._evaluate(batch, fit_params)
+        step = {}
+
+        def evaluate():
+            self._zero_grad_optimizer()
+            found = self._evaluate(batch, fit_params)
+            step.setdefault("first", found)
+            penalty = self._session.penalty if self._session else 0.0
+            return found["loss"].detach(), penalty
+
+        weights = {name: w.detach() for name, w in weights.items()}
+        loss, penalty = regularizers.gradients(evaluate, weights)
+        if self._session:
+            self._session.penalty = penalty
+        return {**step["first"], "loss": loss}
+
+    def _evaluate(self, batch, fit_params) -> dict:
+        """Compute the loss of a batch, and its gradients."""
         if self._scaler is None:
             return super().train_step_single(batch, **fit_params)
         self._set_training(True)
@@ -744,12 +780,15 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             session.weight = session.weight / session.mean_weight
         if session.seen is not None:
             session.seen.add(batch[0])
-        if session.augment is None and session.bounds is None:
+        changed = session.augment is not None or session.bounds is not None
+        if not (changed or session.regularizers.changes_batches):
             return batch
         X, y = batch
         X = self._to_device(X)
         if session.augment is not None:
             X = session.augment(X)
+        if session.regularizers.changes_batches:
+            X, y = session.regularizers.batch(X, torch.as_tensor(y, device=X.device))
         if session.bounds is not None:
             X = attacked(
                 *(self, X, y, session.bounds, session.fit_params),
@@ -791,11 +830,29 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
                 "torch.no_grad() or detaches its outputs, or all of its parameters are "
                 "frozen. There is nothing to train."
             )
-        params = session.penalized if session else self._penalized_parameters()
-        objective = penalized_objective(loss, params, self.lambda1, self.lambda2)
+        regularizers, weights = self._regularizers_at_work()
+        objective, penalty = penalized(loss, regularizers, weights)
         if session:
-            session.penalty = objective.penalty
-        return objective.value
+            session.penalty = penalty
+        return objective
+
+    def _regularizers_at_work(self) -> tuple[Active, dict[str, torch.nn.Parameter]]:
+        """Return the regularisers, as the parameters are now, and what they act on."""
+        session = self._session
+        if session is None:
+            return (
+                make_regularizers(self, self.module_),
+                trainable_parameters(self.module_),
+            )
+        if not session.closed and session.strengths != strengths(self):
+            self._make_regularizers()
+        return session.regularizers, session.weights
+
+    def _make_regularizers(self) -> None:
+        session = self._session
+        session.weights = trainable_parameters(self.module_)
+        session.regularizers = make_regularizers(self, self.module_)
+        session.strengths = strengths(self)
 
     def _look_at_outputs(self, outputs, operation: str) -> None:
         """Warn, once a fit, of outputs that the criterion is not meant for."""
@@ -876,9 +933,6 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         augment = self._session.augment
         harmless = augment is None or is_sample_augmentation(augment)
         return harmless and self._session.closed
-
-    def _penalized_parameters(self) -> list[torch.nn.Parameter]:
-        return list(penalized_parameters(self.module_, self.penalize).values())
 
     # -- prediction -----------------------------------------------------------------
 
@@ -999,6 +1053,9 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
                 "[-1, 1]."
             )
         return outputs
+
+
+RegularizedNet.__init__.__signature__ = with_parameters(RegularizedNet.__init__)
 
 
 def _merged_signature(inherited, own) -> inspect.Signature:

@@ -16,6 +16,7 @@ from sklearn.utils.validation import (
 from skorch import NeuralNetClassifier
 from torch import nn
 
+from skreg._utils.rules import Rule
 from skreg.attacks import log_odds_of_any_error, log_odds_of_error
 from skreg.callbacks import AccuracyTracker
 from skreg.estimators import _docs
@@ -31,7 +32,7 @@ from skreg.estimators._links import (
 from skreg.estimators._multilabel import Indicators, as_indicators, is_matrix
 from skreg.estimators._outputs import has_logits, why_no_probabilities
 from skreg.estimators._overrides import overrides
-from skreg.estimators._parameters import RULES, Rule
+from skreg.estimators._parameters import RULES
 from skreg.estimators._targets import Labels
 
 _ENCODED = {"own": "labels", "encoded": "class indices from 0 on"}

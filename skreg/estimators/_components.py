@@ -46,7 +46,7 @@ class Components(Pickling):
     virtual_params_ = MappingProxyType({})
     prefixes_ = [
         *("iterator_train", "iterator_valid", "callbacks", "dataset", "compile"),
-        *("module", "criterion", "optimizer", "augment"),
+        *("module", "criterion", "optimizer", "augment", "regularizers"),
     ]
     _modules = ["module"]
     _criteria = ["criterion"]

@@ -1,5 +1,9 @@
 """The description of the parameters that the classifier and the regressor share."""
 
+from textwrap import fill
+
+from skreg.estimators._regularizers import PARAMETERS
+
 MODULE = """\
 module : nn.Module class, instance or callable, default=None
         The net. None builds an :class:`~skreg.modules.MLP`. A class is called with
@@ -10,16 +14,12 @@ module : nn.Module class, instance or callable, default=None
 SHARED = """\
 hidden_layer_sizes : int or sequence of int, default=(100,)
         Width of each hidden layer, for modules that take it.
-    lambda1 : float, default=0.0
-        Coefficient of the L1 penalty, the sum of ``|w|``. Not divided by anything.
-    lambda2 : float, default=0.0
-        Coefficient of the L2 penalty, the sum of ``w ** 2``. No factor 1/2: under plain
-        SGD, ``lambda2`` is ``weight_decay / 2``.
-    penalize : {{"all", "weights"}} or list of str, default="all"
-        What is penalised: all parameters, biases included; all but biases and
-        normalisation layers; or those whose name matches one of the patterns, e.g.
-        ``["fc1.*"]``. They are those of `module`; of modules that a subclass adds,
-        nothing is penalised, and ``param_norm`` leaves them out.
+    {{regularizers}}
+    regularizers : list of Regularizer, default=None
+        Your own ways to regularise, besides those that have parameters here; see
+        :class:`skreg.regularizers.Regularizer`. Their parameters are
+        ``regularizers__<name>__*``, where the name is that of the class, unless a pair
+        (name, regularizer) gives another.
     dropout : float, default=None
         Sets the probability of every dropout layer of the module, in [0, 1]. None
         leaves them as they are.
@@ -111,6 +111,17 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
     **kwargs
         skorch's ``module__*``, ``criterion__*``, ``optimizer__*``, ``callbacks__*``,
         ``iterator_train__*``, ``iterator_valid__*``, ``dataset__*``, ``compile__*``."""
+
+
+def _entry(name, parameter) -> str:
+    text = fill(parameter.doc, 88, initial_indent=8 * " ", subsequent_indent=8 * " ")
+    return f"{name} : {parameter.type}, default={parameter.default!r}\n{text}"
+
+
+# Braces of the types are doubled for `format`.
+_REGULARIZERS = "\n    ".join(_entry(*item) for item in PARAMETERS.items())
+_REGULARIZERS = _REGULARIZERS.replace("{", "{{").replace("}", "}}")
+SHARED = SHARED.replace("{{regularizers}}", _REGULARIZERS)
 
 ATTRIBUTES = """\
 module_ : nn.Module

@@ -23,6 +23,7 @@ def draws_nothing_else(net, batches, fit_params: dict) -> bool:
         and session.hand is not None
         and session.augment is None
         and session.bounds is None  # attacks begin at random points
+        and not net.regularizers  # of the user's, which may draw
         and not fit_params
         and type(batches) is InMemoryBatches
     )
@@ -61,16 +62,30 @@ def train_epoch(net, batches, fit_params: dict) -> None:
 
 
 def _step(net, X, y, fit_params):
-    net.optimizer_.zero_grad()
-    y_pred = net.infer(X, **fit_params)
-    loss = net.get_loss(y_pred, y, X=X, training=True)
+    session, weights = net._session, net._session.weights
+    regularizers = session.regularizers
+
+    def evaluate():
+        net.optimizer_.zero_grad()
+        y_pred = net.infer(X, **fit_params)
+        loss = net.get_loss(y_pred, y, X=X, training=True)
+        if net._scaler is None:
+            loss.backward()
+        else:
+            net._scaler.backward(loss, [net.optimizer_])
+        return loss.detach(), session.penalty
+
+    if regularizers.computes_gradients:
+        detached = {name: w.detach() for name, w in weights.items()}
+        objective, penalty = regularizers.gradients(evaluate, detached)
+    else:
+        objective, penalty = evaluate()
     if net._scaler is None:
-        loss.backward()
         net.optimizer_.step()
     else:
-        net._scaler.backward(loss, [net.optimizer_])
         net._scaler.step([net.optimizer_])
-    return loss.detach(), net._session.penalty
+    net._project()
+    return objective, penalty
 
 
 def validate_epoch(net, batches, fit_params: dict) -> None:

@@ -1,10 +1,9 @@
 """Checks of constructor parameters, run by ``fit``: all problems in one error."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from math import isfinite
-from numbers import Integral, Real
-from typing import Any, NamedTuple
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -13,45 +12,32 @@ from skorch.dataset import Dataset, ValidSplit
 from torch import nn
 from torch.utils.data import DataLoader
 
+from skreg._utils.rules import Rule, is_bool, is_coefficient, is_integer, is_number
 from skreg.attacks import NORMS
 from skreg.estimators._amp import AMP_DTYPES
 from skreg.estimators._numbers import plain
+from skreg.estimators._regularizers import PARAMETERS, are_regularizers, named
 from skreg.estimators._schedules import unknown_schedules
 from skreg.modules import MLP
+from skreg.regularizers import ElasticNet
 from skreg.transforms import GaussianNoise
 
 
-def _is_number(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
-
-
-def _is_integer(value) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
-
-
-def _is_bool(value) -> bool:
-    return isinstance(value, bool | np.bool_)
-
-
-def _is_coefficient(value) -> bool:
-    return _is_number(value) and isfinite(value) and value >= 0
-
-
 def _is_batch_size(value) -> bool:
-    return _is_integer(value) and (value > 0 or value == -1)
+    return is_integer(value) and (value > 0 or value == -1)
 
 
 def _are_sizes(value) -> bool:
     is_sequence = isinstance(value, Sequence | np.ndarray | torch.Tensor)
     sizes = map(plain, value if is_sequence else [value])
-    return all(_is_number(n) and n > 0 and n % 1 == 0 for n in sizes)
+    return all(is_number(n) and n > 0 and n % 1 == 0 for n in sizes)
 
 
 def _is_seed(value) -> bool:
     return (
         value is None
         or isinstance(value, np.random.RandomState)
-        or (_is_integer(value) and 0 <= value < 2**32)
+        or (is_integer(value) and 0 <= value < 2**32)
     )
 
 
@@ -78,26 +64,7 @@ def _is_callback(item) -> bool:
     return hasattr(item, "on_epoch_end")
 
 
-class Rule(NamedTuple):
-    """What a parameter may be, the words for it, and a value that is not the default.
-
-    Tests try each parameter with its example.
-    """
-
-    accepts: Callable[[Any], bool]
-    allowed: str
-    remedy: str
-    example: Any
-
-
-_COEFFICIENT = Rule(
-    _is_coefficient,
-    "a finite number >= 0",
-    "use 0 to turn this penalty off",
-    0.001,
-)
-
-RULES = {
+RULES = {name: parameter.rule for name, parameter in PARAMETERS.items()} | {
     "module": Rule(
         lambda module: module is None or callable(module),
         "None, an nn.Module or a callable that makes one",
@@ -109,6 +76,12 @@ RULES = {
         "a loss class or instance",
         "e.g. nn.CrossEntropyLoss",
         nn.MultiMarginLoss,
+    ),
+    "regularizers": Rule(
+        are_regularizers,
+        "None or a list of skreg.regularizers.Regularizer, or of (name, regularizer)",
+        "derive yours from Regularizer",
+        [ElasticNet(lambda1=0.001, penalize="weights")],
     ),
     "callbacks": Rule(
         _are_callbacks,
@@ -146,16 +119,14 @@ RULES = {
         "they are the widths of the hidden layers, e.g. (64, 32), or () for none",
         (64, 32),
     ),
-    "lambda1": _COEFFICIENT,
-    "lambda2": _COEFFICIENT,
     "dropout": Rule(
-        lambda p: p is None or (_is_number(p) and 0 <= p <= 1),
+        lambda p: p is None or (is_number(p) and 0 <= p <= 1),
         "None or a probability in [0, 1]",
         "None leaves the dropout layers of the module as they are",
         0.5,
     ),
     "adversarial_eps": Rule(
-        _is_coefficient,
+        is_coefficient,
         "a finite number >= 0",
         "it is a distance in units of X, and 0 trains on X as it is",
         0.1,
@@ -167,13 +138,13 @@ RULES = {
         "l2",
     ),
     "adversarial_steps": Rule(
-        lambda n: _is_integer(n) and n > 0,
+        lambda n: is_integer(n) and n > 0,
         "a positive integer",
         "1 is FGSM, more are PGD",
         2,
     ),
     "lr": Rule(
-        lambda lr: _is_number(lr) and isfinite(lr) and lr >= 0,
+        lambda lr: is_number(lr) and isfinite(lr) and lr >= 0,
         "a finite number >= 0",
         "1e-3 is a good start for Adam, 1e-2 for SGD",
         0.01,
@@ -185,7 +156,7 @@ RULES = {
         torch.optim.SGD,
     ),
     "max_epochs": Rule(
-        lambda n: _is_integer(n) and n >= 0,
+        lambda n: is_integer(n) and n >= 0,
         "an integer >= 0",
         "it counts passes over the training data",
         3,
@@ -197,7 +168,7 @@ RULES = {
         16,
     ),
     "compile": Rule(
-        _is_bool, "a bool", "True runs the module through torch.compile", True
+        is_bool, "a bool", "True runs the module through torch.compile", True
     ),
     "iterator_train": Rule(
         lambda iterator: iterator is None or callable(iterator),
@@ -212,10 +183,10 @@ RULES = {
         DataLoader,
     ),
     "dataset": Rule(callable, "a Dataset class", "it is called with X and y", Dataset),
-    "shuffle": Rule(_is_bool, "a bool", "True draws a new order for each epoch", False),
-    "early_stopping": Rule(_is_bool, "a bool", "patience= sets how long to wait", True),
+    "shuffle": Rule(is_bool, "a bool", "True draws a new order for each epoch", False),
+    "early_stopping": Rule(is_bool, "a bool", "patience= sets how long to wait", True),
     "patience": Rule(
-        lambda n: _is_integer(n) and n >= 0,
+        lambda n: is_integer(n) and n >= 0,
         "an integer >= 0",
         "it counts epochs without a new best",
         3,
@@ -227,7 +198,7 @@ RULES = {
         "train_loss",
     ),
     "validation_fraction": Rule(
-        lambda f: _is_number(f) and 0 < f < 1,
+        lambda f: is_number(f) and 0 < f < 1,
         "a number strictly between 0 and 1",
         "it is the share of the training data held out for early stopping",
         0.2,
@@ -250,20 +221,12 @@ RULES = {
         "None computes in the dtype of the weights",
         "bfloat16",
     ),
-    "warm_start": Rule(
-        _is_bool, "a bool", "True goes on with the fitted weights", True
-    ),
+    "warm_start": Rule(is_bool, "a bool", "True goes on with the fitted weights", True),
     "dtype": Rule(
         _is_dtype,
         "'auto', 'float32' or 'float64'",
         "'auto' follows X: float64 stays float64, all else becomes float32",
         "float64",
-    ),
-    "penalize": Rule(
-        lambda value: isinstance(value, str | Iterable),
-        "'all', 'weights' or a list of patterns over the names of parameters",
-        "e.g. ['fc1.*']",
-        "weights",
     ),
     "device": Rule(
         lambda device: isinstance(device, str | torch.device | int),
@@ -272,7 +235,7 @@ RULES = {
         "cpu",
     ),
     "use_caching": Rule(
-        lambda value: _is_bool(value) or value == "auto",
+        lambda value: is_bool(value) or value == "auto",
         "'auto' or a bool",
         "False lets skorch's scoring callbacks predict anew",
         False,
@@ -309,6 +272,8 @@ def check_parameters(net, rules: dict[str, Rule] = RULES) -> None:
     if "callbacks" not in broken:
         problems += _unknown_callbacks(net)
         problems += unknown_schedules(net)
+    if "regularizers" not in broken:
+        problems += _unknown_regularizers(net)
     if problems:
         raise ValueError(f"{type(net).__name__}: " + "\n".join(problems))
 
@@ -377,6 +342,18 @@ def _unknown_callbacks(net) -> Iterator[str]:
                 f"callbacks__{name}={value!r} names no callback; there are "
                 f"{', '.join(sorted(names))}."
             )
+
+
+def _unknown_regularizers(net) -> Iterator[str]:
+    own = named(net.regularizers)
+    for name, value in sorted(net.get_params_for("regularizers").items()):
+        member, _, parameter = name.partition("__")
+        known = own[member].get_params() if member in own else own
+        if parameter not in known:
+            choices = ", ".join(f"regularizers__{n}__*" for n in own) or "none"
+            if member in own:
+                choices = ", ".join(f"regularizers__{member}__{n}" for n in known)
+            yield f"regularizers__{name}={value!r} names nothing; there are {choices}."
 
 
 def resolve_device(device) -> torch.device:

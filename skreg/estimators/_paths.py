@@ -35,6 +35,7 @@ from skreg.estimators._overrides import (
     package_class,
     undeclared,
 )
+from skreg.estimators._regularizers import PARAMETERS
 
 __all__ = [
     "AUTOGRAD",
@@ -59,8 +60,8 @@ PATHS = STACK, BACKPROP, AUTOGRAD, HOOKS = "stack", "backprop", "autograd", "hoo
 _PARAMETERS = {
     AUTOGRAD: frozenset(
         (
-            *("module", "criterion", "hidden_layer_sizes", "lambda1", "lambda2"),
-            *("penalize", "dropout", "augment", "adversarial_eps", "adversarial_norm"),
+            *("module", "criterion", "hidden_layer_sizes", "regularizers"),
+            *("dropout", "augment", "adversarial_eps", "adversarial_norm"),
             *("adversarial_steps", "optimizer", "lr", "max_epochs", "batch_size"),
             *("shuffle", "early_stopping", "patience", "monitor", "holdout"),
             *("validation_fraction", "train_split", "callbacks", "random_state"),
@@ -69,7 +70,8 @@ _PARAMETERS = {
             *("use_caching", "torch_load_kwargs", "verbose", "class_weight"),
             *("classes", "scale_target"),
         )
-    ),
+    )
+    | PARAMETERS.keys(),  # every path runs every method of the regularisers
 }
 _PARAMETERS[BACKPROP] = _PARAMETERS[AUTOGRAD] - {"amp", "compile"}
 _PARAMETERS[STACK] = _PARAMETERS[BACKPROP] - {
@@ -78,7 +80,7 @@ _PARAMETERS[STACK] = _PARAMETERS[BACKPROP] - {
 # Parameters with a prefix that a path knows. Others name components of a subclass.
 _PREFIXES = (
     *("module", "criterion", "optimizer", "callbacks", "augment", "dataset"),
-    *("iterator_train", "iterator_valid", "compile"),
+    *("iterator_train", "iterator_valid", "compile", "regularizers"),
 )
 
 # Overrides that a path leaves alone, as it calls these methods.
@@ -235,8 +237,12 @@ def _reason_against_backprop(net) -> str | None:
     return None
 
 
+def _reason_against_stack(net) -> str | None:
+    return net._session.regularizers.reason_against_stack()
+
+
 _REASONS = {
-    STACK: lambda net: None,
+    STACK: _reason_against_stack,
     BACKPROP: _reason_against_backprop,
     AUTOGRAD: lambda net: None,
 }

@@ -6,10 +6,11 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from skorch import NeuralNetRegressor
 from torch import nn
 
+from skreg._utils.rules import Rule
 from skreg.estimators import _docs
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._links import mean_of, target_range
-from skreg.estimators._parameters import RULES, Rule
+from skreg.estimators._parameters import RULES
 from skreg.estimators._targets import ExactInverse
 
 _ENCODED = {"own": "values, in the unit", "encoded": "standardised values"}

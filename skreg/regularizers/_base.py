@@ -1,0 +1,159 @@
+"""Regularizer: the protocol of one way to regularise a net."""
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from inspect import getattr_static
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, Self
+
+from sklearn.base import BaseEstimator
+from torch import Tensor, nn
+
+from skreg._utils.rules import Rule
+
+__all__ = ["Parameter", "Regularizer", "overridden"]
+
+
+class Parameter(NamedTuple):
+    """A constructor parameter of the estimators that a regulariser brings along.
+
+    Attributes
+    ----------
+    default : object
+        The value that turns the regulariser off.
+    type : str
+        As numpydoc writes it, such as ``"float"``.
+    rule : Rule
+        What is allowed.
+    doc : str
+        The text below the name, in the docstring of the estimators.
+    """
+
+    default: Any
+    type: str
+    rule: Rule
+    doc: str
+
+
+class Regularizer(BaseEstimator):
+    """Base class of all ways to regularise a net; override only what you need.
+
+    Pass your own as ``regularizers=[MyRegularizer(strength=0.1)]``. As in any estimator
+    of scikit-learn, ``__init__`` stores its arguments and does nothing else; a search
+    sets them as ``regularizers__MyRegularizer__strength``. ``fit`` works with a copy.
+
+    In what follows, `weights` maps the names of the trainable parameters of the module
+    to tensors, which require no gradient. In a stack of B nets (see ``stack``), each
+    tensor has an axis of nets in front.
+    """
+
+    # Of the estimators, by name: only those that come with this package.
+    parameters: ClassVar[Mapping[str, Parameter]] = MappingProxyType({})
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether it changes nothing: it is then left out, bit for bit."""
+        return False
+
+    def begin(self, module: nn.Module) -> None:
+        """Look at the module, before the first epoch; called again if it has changed.
+
+        Parameters
+        ----------
+        module : nn.Module
+            One net. In a stack, it is called for each member, before ``stack``.
+        """
+
+    def batch(self, X: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what to train on instead of a batch.
+
+        Random numbers come from torch's default generator, which is seeded by the
+        ``random_state`` of the net. In a stack, nets that see the same data share what
+        is returned. It needs no ``stack``, unless there is a ``begin`` as well: then it
+        may depend on the module.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n_samples, ...)
+            On the device of the net.
+        y : Tensor of shape (n_samples,) or (n_samples, n_outputs)
+            Encoded targets.
+
+        Returns
+        -------
+        X, y : Tensor
+        """
+        return X, y
+
+    def add_gradients(
+        self, gradients: MutableMapping[str, Tensor], weights: Mapping[str, Tensor]
+    ) -> Tensor | float:
+        """Add the gradient of a penalty to `gradients`, in place; return the penalty.
+
+        Parameters
+        ----------
+        gradients : mapping of str to Tensor
+            Of the names and shapes of `weights`.
+        weights : mapping of str to Tensor
+
+        Returns
+        -------
+        Tensor of shape () or float
+            Of shape (B,) in a stack.
+        """
+        return 0.0
+
+    def gradients(
+        self,
+        evaluate: Callable[[], tuple[Tensor, Tensor | float]],
+        weights: Mapping[str, Tensor],
+    ) -> tuple[Tensor, Tensor | float]:
+        """Compute the gradients of a step, such as at other weights than the present.
+
+        Parameters
+        ----------
+        evaluate : callable
+            Computes loss and gradients of the batch at the present weights, penalties
+            included, and writes the gradients where the optimizer finds them. It may be
+            called several times; the last call counts.
+        weights : mapping of str to Tensor
+            May be changed in place, and must be as before in the end.
+
+        Returns
+        -------
+        objective, penalty : Tensor
+            What `evaluate` has returned for the present weights.
+        """
+        return evaluate()
+
+    def project(self, weights: Mapping[str, Tensor]) -> None:
+        """Change the weights in place after each step of the optimizer.
+
+        Parameters
+        ----------
+        weights : mapping of str to Tensor
+        """
+
+    @classmethod
+    def stack(cls, members: Sequence[Self]) -> Self | None:
+        """Return one regulariser that does for B nets what each of `members` does.
+
+        It is asked for penalties, gradients and projections, and draws no random
+        numbers.
+
+        Parameters
+        ----------
+        members : sequence of Regularizer
+            One for each net, of this class, in the order of the axis of nets.
+
+        Returns
+        -------
+        Regularizer or None
+            None if there is no such thing: then the nets train one by one.
+        """
+        return None
+
+
+def overridden(regularizer: Regularizer, method: str) -> bool:
+    """Return whether a regulariser does something of its own in a method."""
+    own = getattr_static(regularizer, method)
+    return own is not vars(Regularizer)[method]

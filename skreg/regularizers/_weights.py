@@ -1,0 +1,65 @@
+"""Weights by name, some of which lie side by side in memory."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from torch import Tensor
+
+__all__ = ["FlatTensors", "joined"]
+
+
+class FlatTensors(dict):
+    """Tensors by name that share one flat tensor, in this order.
+
+    Parameters
+    ----------
+    flat : Tensor of shape (n,)
+    like : mapping of str to Tensor
+        Names and shapes, in the order in which they lie in `flat`.
+    """
+
+    def __init__(self, flat: Tensor, like: Mapping[str, Tensor]):
+        super().__init__()
+        self.flat = flat
+        self._ends, end = {}, 0
+        for name, tensor in like.items():
+            start, end = end, end + tensor.numel()
+            self[name] = flat[start:end].view(tensor.shape)
+            self._ends[name] = end
+        self._joined = {}
+
+    def joined(self, names: tuple[str, ...]) -> list[Tensor]:
+        """Return the tensors of these names as few flat tensors, in a fixed order."""
+        if names not in self._joined:
+            self._joined[names] = list(self._runs(set(names)))
+        return self._joined[names]
+
+    def _runs(self, names: set[str]) -> Iterable[Tensor]:
+        start = stop = 0
+        for name, end in self._ends.items():
+            if name in names:
+                stop = end
+                continue
+            if stop > start:
+                yield self.flat[start:stop]
+            start = stop = end
+        if stop > start:
+            yield self.flat[start:stop]
+
+
+def joined(tensors: Mapping[str, Tensor], names: tuple[str, ...]) -> Sequence[Tensor]:
+    """Return the tensors of these names, joined where they lie side by side.
+
+    Mappings of the same layout give tensors that belong together.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+    names : tuple of str
+
+    Returns
+    -------
+    list of Tensor
+    """
+    if isinstance(tensors, FlatTensors):
+        return tensors.joined(names)
+    return [tensors[name] for name in names]
