@@ -14,7 +14,8 @@ import torch.nn.functional as F
 
 from skreg import RegularizedNetClassifier
 from skreg.modules import AnimalNet
-from skreg.regularizers import Active, ElasticNet, penalized
+from skreg.regularizers import ElasticNet
+from skreg.training.regularizing import Active, penalized
 
 LAMBDA = 1e-3
 

@@ -70,7 +70,7 @@ def batches(monkeypatch):
     def train_together(jobs, *, verbose):
         sizes.append(len(jobs))
         for job in jobs:
-            job.train_alone()
+            job.train_alone("a test")
 
     monkeypatch.setattr(skreg.batching._backend, "train_together", train_together)
     return sizes
@@ -300,7 +300,7 @@ def test_a_net_that_is_trained_can_go_on_before_the_rest(iris, monkeypatch):
 
     def one_by_one(jobs, *, verbose):
         for job in jobs:
-            job.train_alone()  # which lets it go on
+            job.train_alone("a test")  # which lets it go on
             events.append("next")
 
     def task(i):
@@ -797,7 +797,7 @@ from skreg import RegularizedNetClassifier
 def train_together(jobs, *, verbose):
     print(len(jobs), len(os.listdir("/proc/self/task")) - threading.active_count())
     for job in jobs:
-        job.train_alone()
+        job.train_alone("a test")
 
 skreg.batching._backend.train_together = train_together
 X, y = make_classification(1000, 100, random_state=0)
@@ -831,7 +831,7 @@ import skreg.batching._backend
 
 def train_together(jobs, *, verbose):
     for job in jobs:
-        job.train_alone()
+        job.train_alone("a test")
 
 skreg.batching._backend.train_together = train_together
 state = [*warnings.filters], warnings.showwarning

@@ -10,17 +10,10 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 from torch import nn
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
+from skreg._utils.flat import FlatTensors, joined
 from skreg.estimators._paths import forced_path
-from skreg.regularizers import (
-    REGULARIZERS,
-    Active,
-    ElasticNet,
-    FlatTensors,
-    NotStackable,
-    Regularizer,
-    joined,
-    penalized,
-)
+from skreg.regularizers import REGULARIZERS, ElasticNet, Regularizer
+from skreg.training.regularizing import Active, NotStackable, penalized
 
 X, Y = load_iris(return_X_y=True)
 SMALL = {"hidden_layer_sizes": 6, "max_epochs": 3, "batch_size": 40}

@@ -14,7 +14,7 @@ from skreg.batching._streams import DataPool, Samples, Streams
 from skreg.batching._vmap import VmappedModule
 from skreg.estimators._outputs import last_operation, name_of
 from skreg.estimators._steps import make_step
-from skreg.regularizers import Active
+from skreg.training.regularizing import Active
 
 __all__ = ["Stack"]
 

@@ -11,12 +11,12 @@ from threading import get_ident
 import torch
 from torch import Tensor
 
+from skreg._utils.flat import FlatTensors
 from skreg.backprop import Backprop, fully_connected_layers
 from skreg.estimators._outputs import name_of
 from skreg.estimators._paths import head_of
 from skreg.estimators._steps import make_step
 from skreg.estimators._torch_state import plain_torch
-from skreg.regularizers import FlatTensors
 
 
 def make_hand_training(net) -> "HandTraining":

@@ -65,7 +65,7 @@ from skreg.estimators._threads import threads_for
 from skreg.estimators._torch_state import plain_torch
 from skreg.estimators._training import train
 from skreg.penalties import trainable_parameters
-from skreg.regularizers import Active, penalized
+from skreg.training.regularizing import Active, penalized
 from skreg.transforms import as_augmentation, is_sample_augmentation
 
 _PLAIN = bool, int, float, str, type(None)

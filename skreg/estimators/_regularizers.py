@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from sklearn.base import clone
 
-from skreg.regularizers import REGULARIZERS, Active, Regularizer
+from skreg.regularizers import REGULARIZERS, Regularizer
+from skreg.training.regularizing import Active
 
 __all__ = [
     "PARAMETERS",

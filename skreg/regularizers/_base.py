@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from skreg._utils.rules import Rule
 
-__all__ = ["Parameter", "Regularizer", "overridden"]
+__all__ = ["Parameter", "Regularizer"]
 
 
 class Parameter(NamedTuple):
@@ -152,8 +152,6 @@ class Regularizer(BaseEstimator):
         """
         return None
 
-
-def overridden(regularizer: Regularizer, method: str) -> bool:
-    """Return whether a regulariser does something of its own in a method."""
-    own = getattr_static(regularizer, method)
-    return own is not vars(Regularizer)[method]
+    def acts_in(self, method: str) -> bool:
+        """Return whether it does something of its own in a method of this class."""
+        return getattr_static(self, method) is not vars(Regularizer)[method]

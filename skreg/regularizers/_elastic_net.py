@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from skreg._utils.flat import joined
 from skreg._utils.rules import Rule, is_coefficient
 from skreg.penalties import add_elastic_net, penalized_parameters
 from skreg.regularizers._base import Parameter, Regularizer
-from skreg.regularizers._weights import joined
 
 __all__ = ["ElasticNet"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from skreg.regularizers._base import Regularizer, overridden
+from skreg.regularizers import Regularizer
 
 __all__ = ["Active", "NotStackable", "penalized"]
 
@@ -33,7 +33,7 @@ class Active:
         self._project = self._with("project")
 
     def _with(self, method: str) -> list[Regularizer]:
-        return [member for member in self._at_work if overridden(member, method)]
+        return [member for member in self._at_work if member.acts_in(method)]
 
     @property
     def changes_batches(self) -> bool:
@@ -83,9 +83,9 @@ class Active:
         """Return which of them is known not to act on several nets as one, if any."""
         for member in self._at_work:
             name = type(member).__name__
-            if overridden(member, "batch") and overridden(member, "begin"):
+            if member.acts_in("batch") and member.acts_in("begin"):
                 return f"regularizer {name} changes batches and may look at the module"
-            if _acts_on_weights(member) and not overridden(member, "stack"):
+            if _acts_on_weights(member) and not member.acts_in("stack"):
                 return f"regularizer {name} has no stack"
         return None
 
@@ -119,8 +119,7 @@ class Active:
 
 def _acts_on_weights(member: Regularizer) -> bool:
     return not member.is_neutral and any(
-        overridden(member, method)
-        for method in ("add_gradients", "gradients", "project")
+        member.acts_in(method) for method in ("add_gradients", "gradients", "project")
     )
 
 

@@ -1,4 +1,4 @@
-"""Weights by name, some of which lie side by side in memory."""
+"""Flat tensors: tensors by name that lie side by side in memory."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -1,0 +1,1 @@
+"""Training: what runs the steps of one net, and of a stack of nets."""
