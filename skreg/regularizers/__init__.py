@@ -2,8 +2,12 @@
 
 from skreg.regularizers._base import Parameter, Regularizer
 from skreg.regularizers._elastic_net import ElasticNet
+from skreg.regularizers._max_norm import MaxNorm
 
-__all__ = ["ElasticNet", "Parameter", "Regularizer"]
+__all__ = ["ElasticNet", "MaxNorm", "Parameter", "Regularizer"]
 
 # Those that the estimators have parameters for, in the order in which they act.
-REGULARIZERS: tuple[type[Regularizer], ...] = (ElasticNet,)
+REGULARIZERS: tuple[type[Regularizer], ...] = (
+    ElasticNet,
+    MaxNorm,
+)
