@@ -131,6 +131,23 @@ def test_the_path_is_that_of_the_last_epoch():
     assert net.training_path_ == "backprop"
 
 
+def test_the_path_is_known_if_training_ends_with_an_error():
+    class Ends(Callback):
+        def on_batch_end(self, net, **kwargs):
+            if len(net.history) >= 2:
+                raise ArithmeticError
+
+    net = RegularizedNetClassifier(**SMALL, callbacks=[Ends()])
+    with pytest.raises(ArithmeticError):
+        net.fit(X, Y)
+    assert net.training_path_ == "hooks"
+    net = RegularizedNetClassifier(**SMALL).fit(X, Y)
+    net.set_params(callbacks=[Ends()], warm_start=True)
+    with pytest.raises(ArithmeticError):
+        net.fit(X, Y)
+    assert net.training_path_ == "hooks"
+
+
 def test_the_path_is_known_if_no_epoch_runs():
     net = RegularizedNetClassifier(**SMALL | {"max_epochs": 0}).fit(X, Y)
     assert net.training_path_ == "backprop"

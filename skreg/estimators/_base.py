@@ -68,6 +68,11 @@ from skreg.penalties import trainable_parameters
 from skreg.training.regularizing import Active, penalized
 from skreg.transforms import as_augmentation, is_sample_augmentation
 
+# Parameters that may be set while training goes on: the next epoch follows them.
+IN_TRAINING = {
+    *("criterion", "dropout", "augment", "adversarial_eps", "adversarial_norm"),
+    *("adversarial_steps", "verbose", "regularizers", *PARAMETERS),
+}
 _PLAIN = bool, int, float, str, type(None)
 
 
@@ -91,6 +96,7 @@ class _Session:
     path: TrainingPath | None = None  # None before the first epoch
     against_stack: str = ALONE  # why the net is not in a stack
     begins: bool = False  # callbacks are told that training begins
+    changed: set = field(default_factory=set)  # parameters, since the last epoch
     warned: bool = False  # of integers that are rounded
     looks: bool = True  # at the outputs of the next batch
     closed: bool = False  # nobody but the package sees the net and its batches
@@ -321,8 +327,11 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         starts: ``lr`` and ``optimizer__*`` act on the optimizer at hand; what else
         concerns criterion, optimizer or callbacks renews these and keeps the weights;
         what concerns the module starts anew; ``device``, ``dtype``, ``random_state``
-        and ``compile`` wait for a ``fit`` that starts anew. What a callback sets in
-        ``on_train_begin`` takes effect at once, but for parameters of callbacks.
+        and ``compile`` wait for a ``fit`` that starts anew; ``predict_nonlinearity``
+        acts on predictions at once. What a callback sets in ``on_train_begin`` takes
+        effect at once, but for parameters of callbacks. What it sets later, the next
+        epoch follows if it concerns criterion, regularisers, augmentation or attacks;
+        a warning tells of anything else.
 
         Parameters
         ----------
@@ -349,6 +358,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             self._stale = getattr(self, "_stale", set()) | changed
         if self._session and self._session.begins:
             self._renew_now()
+        elif self._session:
+            self._session.changed |= params.keys() - live.keys()
         return self
 
     def _renew_now(self) -> None:
@@ -507,6 +518,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
                 self._run_training(prepared)
             self._note_path()
         finally:
+            if self._session.path is not None:
+                self._note_path()
             if self._session.hand:
                 self._session.hand.release()
             del self._session
@@ -640,12 +653,30 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     @known_to(AUTOGRAD, BACKPROP, STACK)
     @plain_torch()
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
-        """Run the epochs of a fit, as in skorch."""
+        """Train for some epochs; outside of a fit, as ``partial_fit`` does.
+
+        Parameters
+        ----------
+        X, y : as for ``fit``
+        epochs : int, default=None
+            Number of epochs; None is `max_epochs`.
+        **fit_params : dict
+
+        Returns
+        -------
+        self
+        """
         session = self._session
-        if session:
-            session.path = choose_path(self, session.against_stack)
-            if session.path.name == BACKPROP:
-                session.hand = make_hand_training(self)
+        if session is None:  # the data are the user's
+            own = self.max_epochs
+            try:
+                self.max_epochs = own if epochs is None else epochs
+                return self.partial_fit(X, y, **fit_params)
+            finally:
+                self.max_epochs = own
+        session.path = choose_path(self, session.against_stack)
+        if session.path.name == BACKPROP:
+            session.hand = make_hand_training(self)
         return super().fit_loop(X, y, epochs, **fit_params)
 
     @known_to(AUTOGRAD, BACKPROP, STACK)
@@ -674,9 +705,37 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
                     iterator, training, prefix, step_fn, **fit_params
                 )
 
+    def _follow_changes(self) -> None:
+        """Let parameters that were set since the last epoch take effect, or warn."""
+        session = self._session
+        changed = {name.split("__")[0] for name in session.changed}
+        if changed & IN_TRAINING:
+            check_parameters(self, self._rules)
+        if "criterion" in changed:
+            self._initialize_criterion()
+            session.looks = True
+        if "dropout" in changed:
+            self._follow_dropout()
+        if "augment" in changed:
+            session.augment = self._make_augmentation()
+        if self.adversarial_eps > 0 and session.bounds is None:
+            session.bounds = getattr(self, "input_range_", (-inf, inf))
+        self._stale -= changed & IN_TRAINING
+        late = sorted(n for n in session.changed if n.split("__")[0] not in IN_TRAINING)
+        if late:
+            warnings.warn(
+                f"set_params({', '.join(late)}) during training has no effect before "
+                "the next fit.",
+                UserWarning,
+                stacklevel=2,
+            )
+        session.changed = set()
+
     def _look_again(self) -> None:
         """Notice what callbacks have made of the net since the last epoch."""
         session = self._session
+        if session.changed:
+            self._follow_changes()
         if session.closed:
             return
         self._make_regularizers()
@@ -1031,7 +1090,18 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             raise ValueError(
                 f"X={type(X).__name__} holds 0 samples; at least 1 is needed."
             )
-        return self._finite(np.concatenate(outputs), X)
+        outputs = np.concatenate(outputs)
+        if hasattr(X, "__len__") and not isinstance(X, Mapping) and is_array_like(X):
+            self._check_all_predicted(len(outputs), X.shape[0])
+        return self._finite(outputs, X)
+
+    def _check_all_predicted(self, n_outputs: int, n_samples: int) -> None:
+        if n_outputs != n_samples:
+            raise ValueError(
+                f"There are predictions for {n_outputs} of {n_samples} samples; "
+                "options such as iterator_valid__drop_last or iterator_valid__sampler "
+                "leave out the others. Remove them."
+            )
 
     def _prediction_flop(self, X) -> float:
         """Return about how many operations outputs take; infinity if unknown."""

@@ -32,7 +32,7 @@ from skreg.estimators._links import (
 from skreg.estimators._multilabel import Indicators, as_indicators, is_matrix
 from skreg.estimators._outputs import has_logits, why_no_probabilities
 from skreg.estimators._overrides import overrides
-from skreg.estimators._parameters import RULES
+from skreg.estimators._parameters import RULES, contradictory_sizes
 from skreg.estimators._targets import Labels
 
 _ENCODED = {"own": "labels", "encoded": "class indices from 0 on"}
@@ -246,6 +246,7 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
                 f"criterion=NLLLoss takes log-probabilities, but module={made} returns "
                 "logits; use criterion=nn.CrossEntropyLoss, which computes them."
             )
+        yield from contradictory_sizes(self)
 
     def _check_partial_fit(self):
         if _is_balanced(self.class_weight):

@@ -95,14 +95,19 @@ class Components(Pickling):
                     callback.initialize()  # with a new optimizer, it begins anew
         if stale & CALLBACK_PARAMETERS:
             self._initialize_callbacks()
+        if self.dropout is not None or "dropout" in stale:
+            self._follow_dropout()
+        self._follow_dtype()
+
+    def _follow_dropout(self) -> None:
+        """Set the probabilities of dropout layers; None gives them back their own."""
         if self.dropout is not None:
             _set_dropout(self.module_, self.dropout)
-        elif "dropout" in stale:
-            for layer, p in zip(
-                dropout_layers(self.module_), self._own_dropout, strict=True
-            ):
-                layer.p = p
-        self._follow_dtype()
+            return
+        for layer, p in zip(
+            dropout_layers(self.module_), self._own_dropout, strict=True
+        ):
+            layer.p = p
 
     def _follow_dtype(self) -> None:
         """Give what was initialised before there were data their dtype."""

@@ -573,3 +573,11 @@ def materialized(dataset, device: torch.device):
                 ArrayDataset(take_rows(parent.X, indices, device), y), weight
             )
     return dataset
+
+
+def present(dataset, device: torch.device):
+    """Return the samples of a dataset whose weights are not zero, if there are any."""
+    weight = None if dataset is None else weight_of(dataset)
+    if weight is None or weight.all() or not weight.any():
+        return dataset
+    return materialized(Subset(dataset, np.flatnonzero(weight)), device)

@@ -44,6 +44,7 @@ from skreg.estimators._data import (
     is_weighted,
     materialized,
     mean_weight,
+    present,
     take_rows,
     targets_of,
     to_numpy,
@@ -152,16 +153,27 @@ class DataInput:
         if reset:
             self._learn_inputs(X)
             self._learn_targets(y, classes, weight)
-        if weight is not None and not weight.all():
-            present = np.flatnonzero(weight)
-            fit_params = _take_params(fit_params, len(y), present)
-            X, y, weight = _take(X, present), y[present], weight[present]
+        if weight is not None and not weight.all() and not self._counts_rows:
+            rows = np.flatnonzero(weight)
+            fit_params = _take_params(fit_params, len(y), rows)
+            X, y, weight = _take(X, rows), y[rows], weight[rows]
         encoded, own_X = self._encode_targets(y), X
         if not isinstance(X, Mapping) and not is_array_like(X):
             X = self._with_encoded_targets(X, encoded, None if given else y)
             own_X = WithTargets(own_X, y) if given else own_X
         weight = _normalized(self._class_weighted(weight, encoded))
         return Prepared(X, encoded, weight, fit_params, own_X, y)
+
+    @property
+    def _counts_rows(self) -> bool:
+        """Whether something of the user's knows samples by their places.
+
+        Then samples of weight zero stay where they are, until the data are split.
+        """
+        options = self._get_params_for("iterator_train")
+        return self.train_split is not None or not options.keys().isdisjoint(
+            ("sampler", "batch_sampler")
+        )
 
     @property
     def _wanted_dtype(self):
@@ -435,9 +447,14 @@ class DataInput:
                 self._go_without_validation(problem)
                 return dataset, None
         train, valid = self._encoded_parts(*parts) if shown else parts
-        train = materialized(train, self.device_)
-        valid = materialized(valid, self.device_)
+        train = present(materialized(train, self.device_), self.device_)
+        valid = present(materialized(valid, self.device_), self.device_)
         weight = weight_of(train)
+        if weight is not None and not weight.any():
+            raise ValueError(
+                f"train_split={self.train_split!r} leaves only samples of weight zero "
+                "to train on; at least one must have a positive sample_weight."
+            )
         if session and weight is not None:
             session.mean_weight = weight.mean()
         if session and valid is not None:

@@ -356,6 +356,17 @@ def _unknown_regularizers(net) -> Iterator[str]:
             yield f"regularizers__{name}={value!r} names nothing; there are {choices}."
 
 
+def contradictory_sizes(net) -> Iterator[str]:
+    """Yield what is wrong if the widths of hidden layers are given twice."""
+    given = net.get_params_for("module").get("hidden_layer_sizes")
+    default = inspect.signature(type(net)).parameters["hidden_layer_sizes"].default
+    if given is not None and net.hidden_layer_sizes not in (default, given):
+        yield (
+            f"hidden_layer_sizes={net.hidden_layer_sizes!r} and "
+            f"module__hidden_layer_sizes={given!r} contradict each other; set only one."
+        )
+
+
 def resolve_device(device) -> torch.device:
     """Return the device meant by the parameter ``device``, which must be usable.
 

@@ -10,9 +10,10 @@ from skreg._utils.rules import Rule
 from skreg.estimators import _docs
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._links import mean_of, target_range
-from skreg.estimators._parameters import RULES
+from skreg.estimators._parameters import RULES, contradictory_sizes
 from skreg.estimators._targets import ExactInverse
 
+ACCURACIES = "valid_acc", "train_acc", "accuracy", "balanced_accuracy"
 _ENCODED = {"own": "values, in the unit", "encoded": "standardised values"}
 
 
@@ -103,6 +104,12 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
                 "scale_target=True trains on y standardised to mean 0 and deviation 1; "
                 "set scale_target=False."
             )
+        if self.early_stopping and self.monitor in ACCURACIES:
+            yield (
+                f"monitor={self.monitor!r} is an accuracy, which a regressor has none "
+                "of; use monitor='valid_loss' or a score such as 'r2'."
+            )
+        yield from contradictory_sizes(self)
 
     def _check_partial_fit(self):
         """Do nothing: regressions have no classes."""
@@ -112,6 +119,12 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         return len(self.target_mean_)
 
     def _check_targets(self, y):
+        kind = getattr(getattr(y, "dtype", None), "kind", "")
+        if kind in "mM" and kind:
+            raise ValueError(
+                f"y holds {y.dtype}, which are no numbers; convert them, e.g. to "
+                "seconds since the first one."
+            )
         return check_array(
             y, ensure_2d=False, dtype="numeric", ensure_min_samples=0, input_name="y"
         )
@@ -215,14 +228,28 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            As y was in ``fit``.
+            As y was in ``fit``; of the dtype of the weights, or float64 where this one
+            has too few digits for y.
         """
         outputs = self._outputs(X)
         check_is_fitted(self)  # weights that were loaded do not tell the scale of y
         y = outputs * self.target_scale_ + self.target_mean_
         with np.errstate(over="ignore"):  # an error says it
-            y = self._finite(y.astype(outputs.dtype))
+            y = self._finite(y.astype(self._dtype_of_predictions(outputs.dtype)))
         return y.ravel() if self._y_ndim == 1 else y
+
+    def _dtype_of_predictions(self, dtype: np.dtype) -> np.dtype:
+        """Return the dtype of outputs, or float64 if it could not hold predictions.
+
+        Single precision has seven digits: fewer than it takes to tell numbers apart
+        whose mean is large, and none for the smallest.
+        """
+        info = np.finfo(dtype)
+        spacing = np.abs(self.target_mean_) * info.eps
+        fits = (spacing < 1e-3 * self.target_scale_) & (
+            self.target_scale_ > info.tiny / info.eps
+        )
+        return dtype if fits.all() else np.dtype(np.float64)
 
 
 def _interval(criterion) -> str:
