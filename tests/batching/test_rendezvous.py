@@ -723,7 +723,7 @@ def test_the_package_alone_loads_nothing():
 
 
 def test_the_guide_names_the_options():
-    guide = Path(__file__).parents[1] / "docs" / "guide" / "batching.rst"
+    guide = Path(__file__).parents[2] / "docs" / "guide" / "batching.rst"
     text = guide.read_text(encoding="utf-8")
     options = inspect.signature(skreg.batching.SkregBackend).parameters
     for name, option in options.items():
@@ -826,7 +826,7 @@ INTERRUPTED_AT_RANDOM = """
 import faulthandler, os, random, signal, sys, threading, time, warnings
 faulthandler.dump_traceback_later(100, exit=True)
 sys.path.insert(0, sys.argv[1])
-from test_batching_rendezvous import outcome_of
+from test_rendezvous import outcome_of
 import skreg.batching._backend
 
 def train_together(jobs, *, verbose):
