@@ -35,14 +35,14 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from skreg import attacks
+from skreg._utils.arrays import is_array_like
+from skreg._utils.randomness import draw_seed, epoch_seed, make_generator
+from skreg._utils.sparse import is_sparse
+from skreg._utils.torch_state import plain_torch
 from skreg.callbacks import right_of_probabilities
-from skreg.estimators._adversarial import loss_of_inputs
-from skreg.estimators._base import RegularizedNet
-from skreg.estimators._data import is_array_like
-from skreg.estimators._parameters import RULES
-from skreg.estimators._randomness import draw_seed, epoch_seed, make_generator
-from skreg.estimators._sparse import is_sparse
-from skreg.estimators._torch_state import plain_torch
+from skreg.estimators import RegularizedNet
+from skreg.estimators.adversarial import loss_of_inputs
+from skreg.estimators.parameters import RULES
 
 __all__ = ["fgsm", "make_robust_scorer", "pgd", "robust_accuracy"]
 

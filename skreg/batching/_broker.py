@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from functools import partial
 from queue import Empty, SimpleQueue
 
+from skreg._utils.torch_state import plain_torch, without_plain_dtype
 from skreg.batching._interrupts import interrupts_wait
 from skreg.batching._jobs import Job
 from skreg.batching._memory import Ledger, buffers_of
 from skreg.batching._tasks import Call, Task
 from skreg.batching._warnings import WarningState
-from skreg.estimators._torch_state import plain_torch, without_plain_dtype
 
 __all__ = ["Broker", "Cancelled"]
 

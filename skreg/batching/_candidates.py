@@ -20,14 +20,14 @@ from skreg.batching._trial import reason_against_vmap
 from skreg.batching._vmap import FEATURE_NDIM, named_tensors
 from skreg.batching._writers import WRITERS
 from skreg.callbacks import EarlyStopping
-from skreg.estimators._components import dropout_layers, is_dropout
-from skreg.estimators._data import (
+from skreg.estimators.paths import STACK, head_of, is_known, reason_against
+from skreg.regularizers.dropout import dropout_layers, is_dropout
+from skreg.training.batches import (
     ArrayDataset,
     GatheredBatches,
     InMemoryBatches,
     is_sparse_dataset,
 )
-from skreg.estimators._paths import STACK, head_of, is_known, reason_against
 from skreg.transforms import is_sample_augmentation
 
 __all__ = ["Candidate", "examine", "first_inputs"]

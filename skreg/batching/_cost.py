@@ -7,11 +7,11 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
+from skreg._utils.randomness import seeded
 from skreg.batching._candidates import Candidate, first_inputs
 from skreg.batching._memory import memory
 from skreg.batching._vmap import stack_of_copies
-from skreg.estimators._data import is_sparse_dataset
-from skreg.estimators._randomness import seeded
+from skreg.training.batches import is_sparse_dataset
 
 __all__ = ["stack_size"]
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import torch
 
+from skreg._utils.threads import threads_for
 from skreg.batching._candidates import Candidate, examine
 from skreg.batching._cost import stack_size
 from skreg.batching._epochs import StackEpochs
@@ -14,8 +15,7 @@ from skreg.batching._jobs import Job
 from skreg.batching._stack import Stack
 from skreg.batching._streams import DataPool
 from skreg.batching._trial import in_a_line
-from skreg.estimators._paths import STACK, TrainingPath
-from skreg.estimators._threads import threads_for
+from skreg.estimators.paths import STACK, TrainingPath
 
 __all__ = ["train_together"]
 

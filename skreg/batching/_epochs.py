@@ -12,7 +12,7 @@ from skreg.callbacks import (
     StopTraining,
     right_of_probabilities,
 )
-from skreg.estimators._schedules import explained
+from skreg.estimators.schedules import explained
 from skreg.penalties import total_norm
 
 __all__ = ["StackEpochs"]

@@ -8,7 +8,7 @@ from typing import Any
 from sklearn import config_context, get_config
 
 from skreg.batching._warnings import WarningState
-from skreg.estimators._training import trainer
+from skreg.training.trainer import trainer
 
 __all__ = ["Job"]
 

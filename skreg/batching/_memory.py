@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skreg.estimators._data import is_mapped
-from skreg.estimators._held_data import arrays_in
-from skreg.estimators._sparse import is_sparse, sparse_parts
+from skreg._utils.held_data import arrays_in
+from skreg._utils.sparse import is_sparse, sparse_parts
+from skreg.training.batches import is_mapped
 
 __all__ = ["Ledger", "buffers_of", "memory"]
 

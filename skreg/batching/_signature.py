@@ -6,7 +6,7 @@ from io import BytesIO
 from torch import nn
 
 from skreg.batching._vmap import named_tensors
-from skreg.estimators._components import is_dropout
+from skreg.regularizers.dropout import is_dropout
 
 __all__ = ["attributes", "signature"]
 

@@ -12,8 +12,8 @@ from skreg.backprop import Backprop, Parts
 from skreg.batching._candidates import Candidate, make_head
 from skreg.batching._streams import DataPool, Samples, Streams
 from skreg.batching._vmap import VmappedModule
-from skreg.estimators._outputs import last_operation, name_of
-from skreg.estimators._steps import make_step
+from skreg.training.optimizer_step import make_step
+from skreg.training.output_checks import last_operation, name_of
 from skreg.training.regularizing import Active
 
 __all__ = ["Stack"]

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skreg._utils.randomness import borrowed, epoch_seed, make_generator
+from skreg._utils.sparse import is_sparse, sparse_parts
 from skreg.batching._candidates import Candidate
 from skreg.batching._vmap import make_noise, noise_shape
-from skreg.estimators._data import ArrayDataset, mean_weight
-from skreg.estimators._randomness import borrowed, epoch_seed, make_generator
-from skreg.estimators._sparse import is_sparse, sparse_parts
+from skreg.training.batches import ArrayDataset, mean_weight
 
 __all__ = ["DataPool", "Evaluation", "Samples", "Stream", "Streams"]
 

@@ -6,7 +6,7 @@ from functools import partial
 from queue import SimpleQueue
 
 from skreg.batching._warnings import WarningState
-from skreg.estimators._training import trainer
+from skreg.training.trainer import trainer
 
 __all__ = ["Call", "Task", "current_task"]
 

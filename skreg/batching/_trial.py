@@ -7,6 +7,12 @@ from textwrap import shorten
 import torch
 from torch import Tensor, nn
 
+from skreg._utils.randomness import (
+    borrowed,
+    make_generator,
+    random_states,
+    seeded,
+)
 from skreg.batching._signature import attributes
 from skreg.batching._vmap import (
     make_noise,
@@ -14,13 +20,7 @@ from skreg.batching._vmap import (
     noise_shape,
     stack_of_copies,
 )
-from skreg.estimators._components import dropout_layers
-from skreg.estimators._randomness import (
-    borrowed,
-    make_generator,
-    random_states,
-    seeded,
-)
+from skreg.regularizers.dropout import dropout_layers
 
 __all__ = ["in_a_line", "reason_against_vmap"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from skreg.estimators._components import is_dropout
+from skreg.regularizers.dropout import is_dropout
 
 __all__ = [
     "FEATURE_NDIM",

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from skreg.displays._common import shorten
 from skreg.displays._images import ImageGridDisplay, _as_pixels, _channels_last
+from skreg.displays.common import shorten
 
 
 class AttackedImagesDisplay(ImageGridDisplay):

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from skreg.displays._common import (
+from skreg.displays._histories import DrawsEstimators, read_histories
+from skreg.displays.common import (
     as_curve,
     as_named,
     check_axes,
@@ -18,7 +19,6 @@ from skreg.displays._common import (
     new_axes,
     shorten,
 )
-from skreg.displays._histories import DrawsEstimators, read_histories
 
 LINESTYLES = {"train": "-", "valid": "--"}
 LABELS = {"train": "train", "valid": "validation"}

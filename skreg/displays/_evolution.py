@@ -8,7 +8,8 @@ import numpy as np
 from sklearn.base import clone
 
 from skreg.displays._animation import write_animation
-from skreg.displays._common import (
+from skreg.displays._histories import default_name
+from skreg.displays.common import (
     WIDTH,
     as_named,
     as_numbers,
@@ -19,7 +20,6 @@ from skreg.displays._common import (
     light_grid,
     net_styles,
 )
-from skreg.displays._histories import default_name
 
 # Markers are for the points of data; nets are told apart by these.
 LINESTYLES = ("-", "--", "-.", ":")

@@ -2,19 +2,19 @@
 
 import numpy as np
 
-from skreg.displays._common import (
-    SMALL,
-    WIDTH,
-    as_numbers,
-    check_axes,
-    turn_if_long,
-)
 from skreg.displays._searches import (
     distinct,
     index_of,
     read_scores,
     score_words,
     value_words,
+)
+from skreg.displays.common import (
+    SMALL,
+    WIDTH,
+    as_numbers,
+    check_axes,
+    turn_if_long,
 )
 
 CELL = 0.42  # inches: the least height of a row of cells with text in it

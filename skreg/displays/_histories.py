@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
-from skreg.displays._common import shorten
+from skreg.displays.common import shorten
 
 # How a key gets into the history; the library's own keys, longest prefix first.
 REMEDIES = {

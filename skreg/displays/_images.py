@@ -5,7 +5,7 @@ from textwrap import fill
 import numpy as np
 from sklearn.utils import check_random_state
 
-from skreg.displays._common import SMALL, WIDTH, check_axes, shorten
+from skreg.displays.common import SMALL, WIDTH, check_axes, shorten
 
 SHAPES = "(n, H, W), (n, 1, H, W), (n, 3, H, W) or (n, H, W, 3)"
 LINE = 1.2 * SMALL  # points: the height of a line of text

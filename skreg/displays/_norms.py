@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from skreg.displays._common import (
+from skreg.displays._histories import DrawsEstimators, read_histories
+from skreg.displays.common import (
     as_curve,
     as_named,
     check_axes,
@@ -20,7 +21,6 @@ from skreg.displays._common import (
     shorten,
     turn_if_long,
 )
-from skreg.displays._histories import DrawsEstimators, read_histories
 
 KINDS = ("epochs", "layers", "both")
 YLABEL = "Frobenius norm"

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from skreg.displays._common import (
+from skreg.displays._histories import default_name
+from skreg.displays.common import (
     as_named,
     as_numbers,
     check_axes,
@@ -16,7 +17,6 @@ from skreg.displays._common import (
     net_styles,
     new_axes,
 )
-from skreg.displays._histories import default_name
 
 NORMS = {"linf": "L\N{INFINITY}", "l2": "L2"}
 

@@ -4,7 +4,7 @@ from numbers import Real
 
 import numpy as np
 
-from skreg.displays._common import mean_and_error
+from skreg.displays.common import mean_and_error
 
 WORD = 30  # characters: the longest label of a value
 

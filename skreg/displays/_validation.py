@@ -3,7 +3,15 @@
 import numpy as np
 from sklearn import model_selection
 
-from skreg.displays._common import (
+from skreg.displays._searches import (
+    as_values,
+    distinct,
+    index_of,
+    score_words,
+    split_scores,
+    value_words,
+)
+from skreg.displays.common import (
     OKABE_ITO,
     check_axes,
     draw_legend,
@@ -12,14 +20,6 @@ from skreg.displays._common import (
     mean_and_error,
     new_axes,
     turn_if_long,
-)
-from skreg.displays._searches import (
-    as_values,
-    distinct,
-    index_of,
-    score_words,
-    split_scores,
-    value_words,
 )
 
 LINESTYLES = {"train": "-", "test": "--"}

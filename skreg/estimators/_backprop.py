@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from skreg._utils.flat import FlatTensors
+from skreg._utils.torch_state import plain_torch
 from skreg.backprop import Backprop, fully_connected_layers
-from skreg.estimators._outputs import name_of
-from skreg.estimators._paths import head_of
-from skreg.estimators._steps import make_step
-from skreg.estimators._torch_state import plain_torch
+from skreg.estimators.paths import head_of
+from skreg.training.optimizer_step import make_step
+from skreg.training.output_checks import name_of
 
 
 def make_hand_training(net) -> "HandTraining":
@@ -25,7 +25,7 @@ def make_hand_training(net) -> "HandTraining":
     Parameters
     ----------
     net : RegularizedNet
-        Initialised, in a session; `skreg.estimators._paths` has chosen this path.
+        Initialised, in a session; `skreg.estimators.paths` has chosen this path.
     """
     layers = fully_connected_layers(net.module_, getattr(net, "input_shape_", ()))
     return HandTraining(net, layers, head_of(net))

@@ -17,30 +17,41 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from skorch.utils import params_for
 
-from skreg.backprop import fully_connected_layers
-from skreg.callbacks import EarlyStopping, StopTraining
-from skreg.estimators._adversarial import attacked, range_of_dataset
-from skreg.estimators._amp import MixedPrecision
-from skreg.estimators._backprop import HandTraining, make_hand_training
-from skreg.estimators._components import CALLBACK_PARAMETERS, Components
-from skreg.estimators._data import ArrayDataset, Batch, is_array_like, to_numpy
-from skreg.estimators._epochs import draws_nothing_else, run_lean_epoch
-from skreg.estimators._explained import check_forward_params, explained_error
-from skreg.estimators._held_data import (
+from skreg._utils.arrays import is_array_like, to_numpy
+from skreg._utils.held_data import (
     clone_of_callbacks,
     copy_sharing_data,
     holds_data,
 )
+from skreg._utils.randomness import epoch_seed, make_generator, seeded
+from skreg._utils.threads import threads_for
+from skreg._utils.torch_state import plain_torch
+from skreg.backprop import fully_connected_layers
+from skreg.callbacks import EarlyStopping, StopTraining
+from skreg.estimators._amp import MixedPrecision
+from skreg.estimators._backprop import HandTraining, make_hand_training
+from skreg.estimators._components import CALLBACK_PARAMETERS, Components
+from skreg.estimators._epochs import draws_nothing_else, run_lean_epoch
+from skreg.estimators._explained import check_forward_params, explained_error
 from skreg.estimators._input_range import SeenRange, extended, range_of
 from skreg.estimators._inputs import DataInput
 from skreg.estimators._integers import INTEGERS, as_integers, warn_if_rounded
 from skreg.estimators._lazy import copied, holds_lazy_buffers
 from skreg.estimators._links import first_output, n_rows
 from skreg.estimators._numbers import plain_options, with_plain_numbers
-from skreg.estimators._outputs import doubt, last_operation
 from skreg.estimators._overrides import known_to, note_methods, overrides
-from skreg.estimators._parameters import RULES, check_parameters
-from skreg.estimators._paths import (
+from skreg.estimators._regularizers import (
+    PARAMETERS,
+    make_regularizers,
+    params_of,
+    strengths,
+    with_parameters,
+)
+from skreg.estimators._targets import Message, Targets
+from skreg.estimators._tasks import CallbackSupportMixin, FitTasks, with_callbacks
+from skreg.estimators.adversarial import attacked, range_of_dataset
+from skreg.estimators.parameters import RULES, check_parameters
+from skreg.estimators.paths import (
     ALONE,
     AUTOGRAD,
     BACKPROP,
@@ -50,22 +61,12 @@ from skreg.estimators._paths import (
     choose_path,
     is_closed,
 )
-from skreg.estimators._randomness import epoch_seed, make_generator, seeded
-from skreg.estimators._regularizers import (
-    PARAMETERS,
-    make_regularizers,
-    params_of,
-    strengths,
-    with_parameters,
-)
-from skreg.estimators._schedules import begin_schedule, explained, is_schedule
-from skreg.estimators._targets import Message, Targets
-from skreg.estimators._tasks import CallbackSupportMixin, FitTasks, with_callbacks
-from skreg.estimators._threads import threads_for
-from skreg.estimators._torch_state import plain_torch
-from skreg.estimators._training import train
+from skreg.estimators.schedules import begin_schedule, explained, is_schedule
 from skreg.penalties import trainable_parameters
+from skreg.training.batches import ArrayDataset, Batch
+from skreg.training.output_checks import doubt, last_operation
 from skreg.training.regularizing import Active, penalized
+from skreg.training.trainer import train
 from skreg.transforms import as_augmentation, is_sample_augmentation
 
 # Parameters that may be set while training goes on: the next epoch follows them.

@@ -30,10 +30,10 @@ from skreg.estimators._links import (
     link_of,
 )
 from skreg.estimators._multilabel import Indicators, as_indicators, is_matrix
-from skreg.estimators._outputs import has_logits, why_no_probabilities
 from skreg.estimators._overrides import overrides
-from skreg.estimators._parameters import RULES, contradictory_sizes
 from skreg.estimators._targets import Labels
+from skreg.estimators.parameters import RULES, contradictory_sizes
+from skreg.training.output_checks import has_logits, why_no_probabilities
 
 _ENCODED = {"own": "labels", "encoded": "class indices from 0 on"}
 LABELS = "biuUS"  # kinds of dtypes: bool, integer, string

@@ -11,6 +11,10 @@ from types import MappingProxyType
 import torch
 from skorch.callbacks import EpochTimer, LRScheduler, PrintLog
 
+from skreg._utils.devices import resolve_device
+from skreg._utils.randomness import draw_seed, seeded
+from skreg._utils.threads import threads_for
+from skreg._utils.torch_state import plain_torch
 from skreg.callbacks import (
     BatchAverage,
     DivergenceGuard,
@@ -21,13 +25,11 @@ from skreg.callbacks import (
 from skreg.estimators._integers import UNDECIDED, holds_embedding, takes
 from skreg.estimators._lazy import copied, is_uninitialized, without_batch_means
 from skreg.estimators._numbers import with_plain_numbers
-from skreg.estimators._parameters import check_parameters, resolve_device
 from skreg.estimators._pickling import Pickling
-from skreg.estimators._randomness import draw_seed, seeded
-from skreg.estimators._threads import threads_for
-from skreg.estimators._torch_state import plain_torch
+from skreg.estimators.parameters import check_parameters
 from skreg.modules import MLP
 from skreg.penalties import penalized_parameters
+from skreg.regularizers.dropout import dropout_layers, set_dropout
 
 CALLBACK_PARAMETERS = {"callbacks", "early_stopping", "patience", "monitor"}
 
@@ -102,7 +104,7 @@ class Components(Pickling):
     def _follow_dropout(self) -> None:
         """Set the probabilities of dropout layers; None gives them back their own."""
         if self.dropout is not None:
-            _set_dropout(self.module_, self.dropout)
+            set_dropout(self.module_, self.dropout)
             return
         for layer, p in zip(
             dropout_layers(self.module_), self._own_dropout, strict=True
@@ -169,7 +171,7 @@ class Components(Pickling):
                 module = self._build_module(kwargs)
         self._own_dropout = [layer.p for layer in dropout_layers(module)]
         if self.dropout is not None:
-            _set_dropout(module, self.dropout)
+            set_dropout(module, self.dropout)
         if _has_other_dtypes(module, self._torch_dtype):
             with threads_for(0):
                 module = module.to(self._torch_dtype)
@@ -372,24 +374,3 @@ def _check_smoothing(criterion) -> None:
             f"label_smoothing={smoothing!r} of criterion={type(criterion).__name__} "
             "must be a number in [0, 1]; 0 leaves the labels as they are."
         )
-
-
-def is_dropout(layer: torch.nn.Module) -> bool:
-    """Tell whether a layer has a probability of dropping, ``p``."""
-    return isinstance(layer, torch.nn.modules.dropout._DropoutNd)
-
-
-def dropout_layers(module: torch.nn.Module) -> list[torch.nn.Module]:
-    """Return the layers of a module that drop."""
-    return [layer for layer in module.modules() if is_dropout(layer)]
-
-
-def _set_dropout(module: torch.nn.Module, p: float) -> None:
-    layers = dropout_layers(module)
-    if not layers and p > 0:
-        raise ValueError(
-            f"dropout={p!r}, but {type(module).__name__} has no dropout layer to set; "
-            "add nn.Dropout layers to the module, or leave dropout=None."
-        )
-    for layer in layers:
-        layer.p = float(p)

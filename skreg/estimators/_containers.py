@@ -9,14 +9,10 @@ from skorch.helper import SliceDataset
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from skreg.estimators._sparse import is_sparse
+from skreg._utils.arrays import is_sliced
+from skreg._utils.sparse import is_sparse
 
-__all__ = ["is_sliced", "plain", "refuse_pairs", "slice_parts"]
-
-
-def is_sliced(X) -> bool:
-    """Tell whether X is what skorch cuts out of a Dataset for scikit-learn."""
-    return isinstance(X, SliceDataset)
+__all__ = ["plain", "refuse_pairs", "slice_parts"]
 
 
 def plain(X):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skreg.estimators._sparse import dense_rows, is_sparse
+from skreg._utils.sparse import dense_rows, is_sparse
 
 __all__ = ["warn_if_elsewhere"]
 

@@ -10,9 +10,9 @@ from math import inf
 
 import torch
 
+from skreg._utils.threads import threads_for
 from skreg.callbacks import AccuracyTracker
-from skreg.estimators._data import InMemoryBatches
-from skreg.estimators._threads import threads_for
+from skreg.training.batches import InMemoryBatches
 
 
 def draws_nothing_else(net, batches, fit_params: dict) -> bool:

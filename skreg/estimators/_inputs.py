@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import inf, prod
 from numbers import Real
 from operator import index
@@ -18,6 +19,9 @@ from sklearn.utils.validation import (
 from skorch.dataset import ValidSplit
 from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
 
+from skreg._utils.arrays import is_array_like, is_sliced, to_numpy
+from skreg._utils.randomness import seeded
+from skreg._utils.sparse import as_rows, is_sparse
 from skreg.backprop import fully_connected_layers
 from skreg.callbacks import EarlyStopping
 from skreg.estimators._batch_norm import (
@@ -25,31 +29,14 @@ from skreg.estimators._batch_norm import (
     has_batch_norm,
     needs_several_samples,
 )
-from skreg.estimators._containers import is_sliced, plain, refuse_pairs
-from skreg.estimators._data import (
-    ArrayDataset,
-    GatheredBatches,
-    InMemoryBatches,
+from skreg.estimators._containers import plain, refuse_pairs
+from skreg.estimators._datasets import (
     TargetTransform,
-    WeightedBatches,
-    WeightedDataset,
     WithTargets,
     accepted_dtypes,
     arrays_of,
     check_pair,
-    is_array_like,
-    is_gathered,
-    is_in_memory,
-    is_mapped,
-    is_weighted,
-    materialized,
-    mean_weight,
-    present,
-    take_rows,
     targets_of,
-    to_numpy,
-    weight_of,
-    with_weight,
 )
 from skreg.estimators._elsewhere import warn_if_elsewhere
 from skreg.estimators._explained import check_same_length
@@ -65,9 +52,6 @@ from skreg.estimators._integers import (
     warn_if_rounded,
 )
 from skreg.estimators._overrides import known_to
-from skreg.estimators._paths import AUTOGRAD, BACKPROP, STACK
-from skreg.estimators._randomness import seeded
-from skreg.estimators._sparse import as_rows, is_sparse
 from skreg.estimators._splits import (
     check_classes,
     last_part,
@@ -75,6 +59,24 @@ from skreg.estimators._splits import (
     warn_if_unused,
 )
 from skreg.estimators._targets import Targets, without_decoding
+from skreg.estimators.paths import AUTOGRAD, BACKPROP, STACK
+from skreg.training.batches import (
+    ArrayDataset,
+    GatheredBatches,
+    InMemoryBatches,
+    WeightedBatches,
+    WeightedDataset,
+    is_gathered,
+    is_in_memory,
+    is_mapped,
+    is_weighted,
+    materialized,
+    mean_weight,
+    present,
+    take_rows,
+    weight_of,
+    with_weight,
+)
 
 PREDICTED_BATCHES = 4  # of training, in one of predictions
 PREDICTED_BYTES = 2**23  # the widest layer's outputs in a batch of predictions
@@ -571,7 +573,8 @@ class DataInput:
 
     def _gathered(self, dataset, **options) -> GatheredBatches:
         batches = GatheredBatches(dataset, self.device_, **options)
-        batches.integers_as = self._integers_as if self._wants_integers else None
+        if self._wants_integers:
+            batches.convert_integers = partial(as_integers, dtype=self._integers_as)
         return batches
 
     def _default_batch_size(self, training, dataset, layers):

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from skreg.estimators._randomness import seeded
-from skreg.estimators._sparse import is_sparse
+from skreg._utils.randomness import seeded
+from skreg._utils.sparse import is_sparse
 
 __all__ = [
     "FITTED",

@@ -62,7 +62,7 @@ def known_to(*paths: str):
     Parameters
     ----------
     *paths : str
-        Of `skreg.estimators._paths`.
+        Of `skreg.estimators.paths`.
 
     Returns
     -------

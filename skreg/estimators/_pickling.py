@@ -16,7 +16,7 @@ import torch
 from skorch.utils import get_map_location
 from torch import Tensor
 
-from skreg.estimators._parameters import resolve_device
+from skreg._utils.devices import resolve_device
 
 __all__ = ["Pickling"]
 

@@ -10,8 +10,8 @@ from skreg._utils.rules import Rule
 from skreg.estimators import _docs
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._links import mean_of, target_range
-from skreg.estimators._parameters import RULES, contradictory_sizes
 from skreg.estimators._targets import ExactInverse
+from skreg.estimators.parameters import RULES, contradictory_sizes
 
 ACCURACIES = "valid_acc", "train_acc", "accuracy", "balanced_accuracy"
 _ENCODED = {"own": "values, in the unit", "encoded": "standardised values"}

@@ -16,7 +16,8 @@ from skorch.dataset import Dataset as SkorchDataset
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from skreg.estimators._data import Batch, WeightedDataset, to_numpy
+from skreg._utils.arrays import to_numpy
+from skreg.training.batches import Batch, WeightedDataset
 
 __all__ = [
     "DecodedDataset",

@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
+from skreg._utils.devices import resolve_device
 from skreg.datasets import make_noisy_line
 from skreg.displays import LearningCurvesDisplay, PredictionEvolutionDisplay
 from skreg.estimators import RegularizedNetRegressor
-from skreg.estimators._parameters import resolve_device
 from skreg.modules import ToyNet, ToyNetDropout
 from skreg.studies.common import figures
 from skreg.studies.common.fitting import computing, curve, has_diverged

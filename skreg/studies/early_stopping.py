@@ -5,7 +5,7 @@ from functools import partial
 
 import pandas as pd
 
-from skreg.displays._common import net_styles
+from skreg.displays.common import net_styles
 from skreg.modules import AnimalNet
 from skreg.studies.common import figures
 from skreg.studies.common.fitting import Case, fit_all, image_net

@@ -8,7 +8,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, validation_curve
 
 from skreg.displays import HeatMapDisplay
-from skreg.displays._common import mean_and_error
+from skreg.displays.common import mean_and_error
 from skreg.modules import AnimalNet
 from skreg.studies.common import figures
 from skreg.studies.common.fitting import computing, finite, folds, image_net, score

@@ -7,7 +7,7 @@ from math import log10
 import numpy as np
 import pandas as pd
 
-from skreg.displays._common import light_grid, mean_and_error, new_axes
+from skreg.displays.common import light_grid, mean_and_error, new_axes
 from skreg.modules import AnimalNet
 from skreg.selection import lr_range_test
 from skreg.studies.common import figures

@@ -17,7 +17,7 @@ from skreg import RegularizedNetClassifier
 from skreg.backprop import binary_cross_entropy, loss_head
 from skreg.batching import _cost, _engine
 from skreg.callbacks import AccuracyTracker
-from skreg.estimators._paths import forced_path
+from skreg.estimators.paths import forced_path
 
 X, Y = make_multilabel_classification(110, 8, n_classes=4, random_state=0)
 X = (X - X.mean(axis=0)) / X.std(axis=0)

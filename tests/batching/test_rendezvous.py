@@ -47,7 +47,7 @@ from skreg import RegularizedNetClassifier
 from skreg.batching._broker import Broker
 from skreg.batching._jobs import Job
 from skreg.callbacks import StopTraining
-from skreg.estimators._training import train, trainer
+from skreg.training.trainer import train, trainer
 
 GRID = {"lambda1": [0, 1e-3, 1e-2], "lr": [1e-3, 1e-2]}
 

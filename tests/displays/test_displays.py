@@ -35,7 +35,7 @@ from skreg.displays import (
     RobustnessDisplay,
     ValidationCurveDisplay,
 )
-from skreg.displays._common import MARKERS, OKABE_ITO, mean_and_error, net_styles
+from skreg.displays.common import MARKERS, OKABE_ITO, mean_and_error, net_styles
 
 N_SEEDS, N_EPOCHS = 3, 40
 PARAMETERS = ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"]

@@ -7,7 +7,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
-from skreg.estimators._data import is_mapped
+from skreg.training.batches import is_mapped
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ from torchvision.datasets import FakeData
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
 from skreg.callbacks import AccuracyTracker
-from skreg.estimators._data import ArrayDataset
 from skreg.modules import MLP, AnimalNet, AnimalNetDropout, ToyNet
 from skreg.penalties import elastic_net, frobenius_norm
+from skreg.training.batches import ArrayDataset
 
 
 @pytest.fixture(scope="module")

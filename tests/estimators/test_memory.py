@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from skreg import RegularizedNetClassifier
-from skreg.estimators._data import Rows, is_mapped
+from skreg.training.batches import Rows, is_mapped
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="limits of memory are those of Linux"

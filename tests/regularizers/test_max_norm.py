@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from skreg import RegularizedNetClassifier
-from skreg.estimators._paths import forced_path
+from skreg.estimators.paths import forced_path
 from skreg.regularizers import MaxNorm
 
 X, Y = load_iris(return_X_y=True)

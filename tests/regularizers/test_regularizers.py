@@ -11,7 +11,7 @@ from torch import nn
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
 from skreg._utils.flat import FlatTensors, joined
-from skreg.estimators._paths import forced_path
+from skreg.estimators.paths import forced_path
 from skreg.regularizers import REGULARIZERS, ElasticNet, Regularizer
 from skreg.training.regularizing import Active, NotStackable, penalized
 

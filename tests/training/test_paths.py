@@ -28,7 +28,7 @@ from skreg.callbacks import (
     NormTracker,
 )
 from skreg.estimators._overrides import AROUND_BATCHES, AROUND_EPOCHS, OUTSIDE, known_to
-from skreg.estimators._paths import KNOWN_CALLBACKS, PATHS, forced_path
+from skreg.estimators.paths import KNOWN_CALLBACKS, PATHS, forced_path
 
 SMALL = {"hidden_layer_sizes": 6, "max_epochs": 2, "random_state": 0}
 SMALL |= {"batch_size": 32, "dtype": "float64"}

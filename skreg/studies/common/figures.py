@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from skreg.displays import ImageGridDisplay, LearningCurvesDisplay, NormDisplay
-from skreg.displays._common import (
+from skreg.displays.common import (
     draw_legend,
     key_line,
     light_grid,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 import skreg
-from skreg.estimators._parameters import resolve_device
+from skreg._utils.devices import resolve_device
 from skreg.studies import load_study
 from skreg.studies.common.files import load_result, save_result
 from skreg.studies.common.report import Report

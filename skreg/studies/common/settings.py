@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from skreg.estimators._parameters import resolve_device
+from skreg._utils.devices import resolve_device
 
 
 def describe(data, name: str, device: str, own: Mapping[str, object]) -> dict:

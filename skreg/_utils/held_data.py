@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from skreg.estimators._sparse import is_sparse
+from skreg._utils.sparse import is_sparse
 
 __all__ = ["arrays_in", "clone_of_callbacks", "copy_sharing_data", "holds_data"]
 

@@ -13,10 +13,10 @@ from math import inf
 import torch
 from torch import Tensor
 
+from skreg._utils.randomness import seeded
 from skreg.attacks import GradientWatch, evaluation_mode, fgsm, pgd, random_start
 from skreg.estimators._input_range import SeenRange
 from skreg.estimators._links import n_rows
-from skreg.estimators._randomness import seeded
 
 
 def loss_of_inputs(net, y: Tensor, fit_params: dict | None = None) -> Callable:

@@ -17,7 +17,7 @@ from skreg.attacks import NORMS
 from skreg.estimators._amp import AMP_DTYPES
 from skreg.estimators._numbers import plain
 from skreg.estimators._regularizers import PARAMETERS, are_regularizers, named
-from skreg.estimators._schedules import unknown_schedules
+from skreg.estimators.schedules import unknown_schedules
 from skreg.modules import MLP
 from skreg.regularizers import ElasticNet
 from skreg.transforms import GaussianNoise
@@ -365,25 +365,3 @@ def contradictory_sizes(net) -> Iterator[str]:
             f"hidden_layer_sizes={net.hidden_layer_sizes!r} and "
             f"module__hidden_layer_sizes={given!r} contradict each other; set only one."
         )
-
-
-def resolve_device(device) -> torch.device:
-    """Return the device meant by the parameter ``device``, which must be usable.
-
-    Raises
-    ------
-    ValueError
-        If it is not a device, or this machine has none of its kind.
-    """
-    if isinstance(device, str) and device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-        torch.empty(0, device=resolved).cpu()
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"device={device!r} cannot be used on this machine ({reason}); use 'auto', "
-            "'cpu', or 'cuda' where torch.cuda.is_available()."
-        ) from error
-    return resolved

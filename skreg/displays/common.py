@@ -116,7 +116,7 @@ def as_numbers(values, parameter: str, *shapes: tuple) -> np.ndarray:
 
     Examples
     --------
-    >>> from skreg.displays._common import as_numbers
+    >>> from skreg.displays.common import as_numbers
     >>> as_numbers([0, 1], "eps", ("n_eps",))
     array([0., 1.])
     """
@@ -164,7 +164,7 @@ def mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Examples
     --------
     >>> import numpy as np
-    >>> from skreg.displays._common import mean_and_error
+    >>> from skreg.displays.common import mean_and_error
     >>> mean, error = mean_and_error(np.array([[1.0, 2.0], [3.0, np.nan]]))
     >>> mean.tolist(), error.tolist()
     ([2.0, 2.0], [1.0, nan])
