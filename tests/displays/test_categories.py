@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -29,12 +28,6 @@ VALUES = {
     ),
     "mixed": ("penalize", ["weights", ["fc1.*"]], ["weights", "['fc1.*']"]),
 }
-
-
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")
