@@ -39,9 +39,14 @@ from skreg._utils.arrays import is_array_like
 from skreg._utils.randomness import draw_seed, epoch_seed, make_generator
 from skreg._utils.sparse import is_sparse
 from skreg._utils.torch_state import plain_torch
-from skreg.callbacks import right_of_probabilities
 from skreg.estimators import RegularizedNet
-from skreg.estimators.adversarial import loss_of_inputs
+from skreg.estimators.adversarial import (
+    are_right,
+    checked_targets,
+    encoded_targets,
+    loss_of_inputs,
+    validated_inputs,
+)
 from skreg.estimators.parameters import RULES
 
 __all__ = ["fgsm", "make_robust_scorer", "pgd", "robust_accuracy"]
@@ -351,7 +356,7 @@ class _Attack:
     def inputs(self, net, X, y, eps) -> np.ndarray:
         """Return the attacked inputs."""
         net, X = _net_and_inputs(net, X)
-        y = net._encode_targets(net._check_targets(y))
+        y = encoded_targets(net, y)
         check_consistent_length(X, y)
         if eps == 0:
             return X.copy()
@@ -374,16 +379,16 @@ class _Attack:
             )
         bounds = _bounds(self.bounds, net, X)
         watch = attacks.GradientWatch()
-        y = net._check_targets(y)
+        y = checked_targets(net, y)
         check_consistent_length(X, y)
         right = estimator.predict(original) == y
         right = right.all(axis=1) if right.ndim == 2 else right
         survivors = np.empty((len(all_eps), len(y)), dtype=bool)
         for i in np.argsort(all_eps, kind="stable"):
             if all_eps[i] > 0 and right.any():
-                encoded = net._encode_targets(y[right])
+                encoded = encoded_targets(net, y[right])
                 batches = self._run(net, X[right], encoded, all_eps[i], bounds, watch)
-                still_right = [_are_right(net, x, y) for x, y in batches]
+                still_right = [are_right(net, x, y) for x, y in batches]
                 right[right] = torch.cat(still_right).cpu().numpy()
             survivors[i] = right
         _warn_if_blind(watch, "the accuracy under attack says nothing")
@@ -446,21 +451,13 @@ def _net_and_inputs(estimator, X) -> tuple[RegularizedNet, np.ndarray]:
             f"X={type(X).__name__} is sparse, but an attack changes its zeros as well: "
             "pass a part of it as X.toarray()."
         )
-    X = estimator._validate_X(X)
+    X = validated_inputs(estimator, X)
     if X.dtype.kind != "f":
         raise TypeError(
             f"the module of {type(estimator).__name__} takes integers, between which "
             "there is nothing that an attack could change them to."
         )
     return estimator, X
-
-
-def _are_right(net, X, y) -> torch.Tensor:
-    """Tell of each sample whether ``net.predict`` would find the encoded target."""
-    with torch.no_grad():
-        y_pred = net.infer(X.clone())  # the module may work in place
-        outputs = net._checked_outputs(y_pred, len(X))
-        return right_of_probabilities(net._get_predict_nonlinearity()(outputs), y)
 
 
 def _check_eps(eps) -> float:

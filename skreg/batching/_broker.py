@@ -104,13 +104,13 @@ class Broker:
                 self._enqueue(task)
                 self._advance()
 
-    def arrive(self, task: Task, net, X, y, fit_params: dict) -> None:
+    def arrive(self, task: Task, fit, X, y) -> None:
         """Wait until the net is trained; what a task does instead of ``fit_loop``."""
         if task.thread is not threading.current_thread():
-            net.fit_loop(X, y, **fit_params)
+            fit.net.fit_loop(X, y, **fit.fit_params)
             return
         task.n_fits += 1
-        job = Job(net, X, y, fit_params)
+        job = Job(fit, X, y)
         job.buffers = buffers_of(job)
         job.on_finish = partial(self._release, (job, task))
         self._pause(task, partial(self._let_wait, (job, task)))

@@ -74,6 +74,10 @@ class Candidate:
     last_epoch: int
 
     @property
+    def fit(self):
+        return self.job.fit
+
+    @property
     def net(self):
         return self.job.net
 
@@ -83,11 +87,11 @@ class Candidate:
 
     @property
     def seed(self) -> int:
-        return self.job.net._seed
+        return self.job.net.seed_
 
     @property
     def augment(self):
-        return self.job.net._session.augment
+        return self.fit.augment
 
     def options(self) -> dict:
         """Return the options of the optimizer, such as ``lr``."""
@@ -115,7 +119,7 @@ class Candidate:
 
     @property
     def regularizers(self):
-        return self.job.net._session.regularizers
+        return self.fit.regularizers
 
 
 def examine(job: Job, reasons: dict) -> Candidate | str:
@@ -136,8 +140,8 @@ def examine(job: Job, reasons: dict) -> Candidate | str:
     Exception
         What the fit itself would raise, as it splits off its validation data.
     """
-    net = job.net
-    reason = _reason_against(net, job.fit_params)
+    net, fit = job.net, job.fit
+    reason = _reason_against(fit)
     if reason is not None:
         return reason
     net.check_training_readiness()
@@ -150,7 +154,7 @@ def examine(job: Job, reasons: dict) -> Candidate | str:
         return "its validation data are shuffled, or not all of them used"
     layers = fully_connected_layers(net.module_, net.input_shape_)
     module = (
-        *(net.device_, net._torch_dtype, net._integers_as, net.input_shape_),
+        *(net.device_, net.dtype_, fit.integers_as, net.input_shape_),
         signature(net.module_),
     )
     shape = (
@@ -158,14 +162,14 @@ def examine(job: Job, reasons: dict) -> Candidate | str:
         *(batches.batch_size, len(batches), batches.merge_last),
         *(valid is None, valid_batches.batch_size),
         signature(net.criterion_, ignored=("label_smoothing",)),
-        *(type(net), type(net.optimizer_), net._n_outputs),
-        net._session.regularizers.kinds,
+        *(type(net), type(net.optimizer_), net.n_outputs_),
+        fit.regularizers.kinds,
     )
     if layers is None:
         sizes = _batch_sizes(batches)
         key = *module, sizes
         if key not in reasons:
-            inputs = [first_inputs(net, train, n) for n in sizes]
+            inputs = [first_inputs(fit, train, n) for n in sizes]
             reasons[key] = reason_against_vmap(net.module_, inputs)
         if reasons[key] is not None:
             return reasons[key]
@@ -180,9 +184,9 @@ def examine(job: Job, reasons: dict) -> Candidate | str:
     )
 
 
-def first_inputs(net, dataset: ArrayDataset, n: int) -> torch.Tensor:
-    """Return the first `n` samples of a dataset as the module of a net gets them."""
-    return net._to_device(dataset.part(slice(n), net.device_)[0])
+def first_inputs(fit, dataset: ArrayDataset, n: int) -> torch.Tensor:
+    """Return the first `n` samples of a dataset as the module of a fit gets them."""
+    return fit.to_device(dataset.part(slice(n), fit.net.device_)[0])
 
 
 def _is_in_memory(batches) -> bool:
@@ -198,7 +202,8 @@ def _batch_sizes(batches: InMemoryBatches) -> tuple[int, ...]:
     return tuple(dict.fromkeys(sizes))
 
 
-def _reason_against(net, fit_params) -> str | None:
+def _reason_against(fit) -> str | None:
+    net, fit_params = fit.net, fit.fit_params
     optimizer = net.optimizer_
     unknown = [
         type(callback).__name__
@@ -206,7 +211,7 @@ def _reason_against(net, fit_params) -> str | None:
         if not _is_known(callback)
     ]
     scorers = [cb.monitor for _, cb in net.callbacks_ if _scores(cb)]
-    augment = net._session.augment
+    augment = fit.augment
     group = optimizer.param_groups[0]
     trained = [w for w in net.module_.parameters() if w.requires_grad]
     dropout = dropout_layers(net.module_)
@@ -227,7 +232,7 @@ def _reason_against(net, fit_params) -> str | None:
         return "options of its optimizer are tensors, or make it differentiable"
     if list(map(id, group["params"])) != list(map(id, net.module_.parameters())):
         return "its optimizer trains something else than the parameters of the module"
-    if not trained or any(w.dtype != net._torch_dtype for w in trained):
+    if not trained or any(w.dtype != net.dtype_ for w in trained):
         return "its module has no trainable parameters, or some of another dtype"
     if getattr(net, "_multilabel", False) and net.predict_nonlinearity != "auto":
         return "its predict_nonlinearity decides on 0/1 targets"
@@ -271,5 +276,5 @@ def make_head(candidates: list[Candidate]):
     if len(set(smoothing)) == 1:
         return loss_head(criteria[0])
     net = candidates[0].net
-    smoothing = torch.tensor(smoothing, device=net.device_, dtype=net._torch_dtype)
+    smoothing = torch.tensor(smoothing, device=net.device_, dtype=net.dtype_)
     return partial(cross_entropy, label_smoothing=smoothing.reshape(-1, 1, 1))

@@ -43,7 +43,7 @@ def stack_size(candidates: Sequence[Candidate]) -> int | str:
     if size < MIN_STACK:
         return f"fewer than {MIN_STACK} nets are of this shape"
     if first.layers is None and first.net.device_.type == "cpu":
-        batch = first_inputs(first.net, first.train, first.batches.batch_size)
+        batch = first_inputs(first.fit, first.train, first.batches.batch_size)
         with seeded(0, batch.device):
             if not wins_race(first.module, batch, min(size, N_RACED)):
                 return "copies of its module lost a race against single runs"
@@ -53,7 +53,7 @@ def stack_size(candidates: Sequence[Candidate]) -> int | str:
 def _activation_bytes(candidate: Candidate) -> int:
     """Return the bytes that a batch takes on its way through a net, and back."""
     n_samples = min(candidate.batches.batch_size, len(candidate.train))
-    X = first_inputs(candidate.net, candidate.train, 2)
+    X = first_inputs(candidate.fit, candidate.train, 2)
     if candidate.layers is None:
         with seeded(0, X.device):
             per_sample = _saved_bytes(candidate.module, X) / len(X)

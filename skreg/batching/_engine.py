@@ -114,7 +114,7 @@ def train_stack(candidates: Sequence[Candidate], pool: DataPool) -> dict[Job, st
         failure = error
     else:
         for candidate in candidates:
-            candidate.net._session.path = TrainingPath(STACK)
+            candidate.fit.path = TrainingPath(STACK)
         return {}
     for beginning in beginnings:
         beginning.restore()

@@ -190,7 +190,7 @@ def _average(losses: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _begin(candidate) -> None:
-    net, tasks = candidate.net, candidate.net._session.tasks
+    net, tasks = candidate.net, candidate.fit.tasks
     net.on_epoch_begin(net)
     if tasks:
         candidate.job.run(tasks.begin_epoch, net)
@@ -198,7 +198,7 @@ def _begin(candidate) -> None:
 
 def _end(candidate, found: dict) -> bool:
     """Write the history of a net; return whether its training has ended."""
-    net, tasks, job = candidate.net, candidate.net._session.tasks, candidate.job
+    net, tasks, job = candidate.net, candidate.fit.tasks, candidate.job
     epoch = net.history[-1]
     epoch["batches"] += found["batches"]
     epoch.update(found["counts"])

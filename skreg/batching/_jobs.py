@@ -19,19 +19,17 @@ class Job:
 
     Parameters
     ----------
-    net : RegularizedNet
-        Initialised, with its session open and ``on_train_begin`` notified.
+    fit : FitState
+        Its net is initialised, and ``on_train_begin`` notified.
     X, y : the data of the fit, validated and encoded
-    fit_params : dict
     error : BaseException, default=None
         Set by whoever trains the net, if its training fails or is stopped by a callback
         (``StopTraining``); raised in the thread of the fit.
     """
 
-    net: Any
+    fit: Any
     X: Any
     y: Any
-    fit_params: dict
     error: BaseException | None = None
     # Told once the net is trained; set by the broker.
     on_finish: Callable[[], None] | None = field(default=None, repr=False)
@@ -40,6 +38,10 @@ class Job:
     _context: Context = field(default_factory=copy_context, repr=False)
     _config: dict = field(default_factory=get_config, repr=False)
     _warnings: WarningState = field(default_factory=WarningState.current, repr=False)
+
+    @property
+    def net(self):
+        return self.fit.net
 
     def run(self, function: Callable, *args, **kwargs):
         """Call a function as it would run in the thread in which the fit was started.
@@ -69,9 +71,9 @@ class Job:
         reason : str
             Why the net is not in a stack, for ``training_path_reasons_``.
         """
-        self.net._session.against_stack = reason
+        self.fit.against_stack = reason
         try:
-            self.run(self.net.fit_loop, self.X, self.y, **self.fit_params)
+            self.run(self.net.fit_loop, self.X, self.y, **self.fit.fit_params)
         except Exception as error:
             self.error = error
         self.finish()

@@ -35,13 +35,9 @@ def buffers_of(job) -> dict[int, int]:
     ----------
     job : Job
     """
-    net = job.net
-    session = getattr(net, "_session", None)
-    holders = [job.X, job.y, job.fit_params]
-    holders += [getattr(net, name, None) for name in ("train_split", "augment")]
-    holders += [getattr(net, "callbacks", None)]
-    if session is not None:
-        holders += [session.sample_weight, session.validation]
+    fit, net = job.fit, job.net
+    holders = [job.X, job.y, fit.fit_params, fit.sample_weight, fit.validation]
+    holders += [net.train_split, net.augment, net.callbacks, net.regularizers]
     return dict(_buffer(part) for array in arrays_in(holders) for part in _of(array))
 
 

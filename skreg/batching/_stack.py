@@ -52,7 +52,7 @@ class Stack:
         self.regularizers = Active.stack([c.regularizers for c in self.candidates])
         self.streams = Streams(self.candidates, pool)
         self.head = make_head(self.candidates)
-        self._n_outputs = self.candidates[0].net._n_outputs
+        self.n_outputs = self.candidates[0].net.n_outputs_
         self._looks = True
         self.model = self._make_model(tensors[0])
         self.optimizer, self.groups = self._make_optimizer()
@@ -108,12 +108,12 @@ class Stack:
         if not self._looks:
             return
         self._looks = False
-        first = self.candidates[0]
-        if any(candidate.net._session.looks for candidate in self.candidates):
-            operation = self._last_operation()
-            first.job.run(first.net._look_at_outputs, outputs[0], operation)
-            for candidate in self.candidates:
-                candidate.net._session.looks = False
+        looking = [c for c in self.candidates if c.fit.looks]
+        if looking:
+            look = looking[0].fit.look_at_outputs
+            looking[0].job.run(look, outputs[0], self._last_operation())
+        for candidate in looking:
+            candidate.fit.looks = False
 
     def _last_operation(self) -> str:
         layers = self.candidates[0].layers
@@ -135,10 +135,10 @@ class Stack:
 
     def _checked(self, outputs: Tensor, n_samples: int) -> Tensor:
         """Return outputs of the right shape; raise what a net would otherwise."""
-        shape = len(self), n_samples, self._n_outputs
+        shape = len(self), n_samples, self.n_outputs
         if outputs.shape == shape:
             return outputs
-        self.candidates[0].net._checked_outputs(outputs[0], n_samples)
+        self.candidates[0].fit.checked_outputs(outputs[0], n_samples)
         return outputs.reshape(shape)
 
     def norms(self) -> dict[str, Tensor]:

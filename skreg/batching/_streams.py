@@ -69,7 +69,7 @@ class DataPool:
         batches, net = candidate.batches, candidate.net
         key = (
             *(self._place(candidate.train), candidate.seed, len(net.history)),
-            *(batches.shuffle, batches.drop_last, net._session.mean_weight),
+            *(batches.shuffle, batches.drop_last, candidate.fit.mean_weight),
         )
         regularizers = candidate.regularizers
         if candidate.augment is None and not regularizers.changes_batches:
@@ -161,7 +161,7 @@ class Stream:
         """Return X, y and the scale of the losses of the next batch of the epoch."""
         net, batch = self.leader.net, next(self._batches)
         (X, y), weight = batch, batch.weight
-        X = net._to_device(X)
+        X = self.leader.fit.to_device(X)
         augment, regularizers = self.leader.augment, self.leader.regularizers
         if augment is not None or regularizers.changes_batches:
             with borrowed(self.generator, net.device_), torch.no_grad():
@@ -169,7 +169,7 @@ class Stream:
                 X, y = regularizers.batch(X, y)
         if weight is None:
             return X, y, 1 / X.shape[0]
-        weight = weight / net._session.mean_weight
+        weight = weight / self.leader.fit.mean_weight
         return X, y, weight.to(X) / len(X)
 
 
@@ -249,7 +249,7 @@ class Evaluation:
     """
 
     def __init__(self, candidates, datasets, batch_size: int, pool: DataPool):
-        self.net = candidates[0].net
+        self.fit, self.net = candidates[0].fit, candidates[0].net
         self.batch_size = batch_size
         self.datasets, self.rows, start = [], [], 0
         for _, group in groupby(map(pool.unique, datasets), id):
@@ -280,10 +280,10 @@ class Evaluation:
 
     def _batch(self, dataset, part, weight):
         X, y = dataset.part(part, self.net.device_)
-        X, n = self.net._to_device(X), max(1, X.shape[0])
+        X, n = self.fit.to_device(X), max(1, X.shape[0])
         if weight is None:
             return X, y, 1 / n
-        return X, y, weight[part].to(X.device, self.net._torch_dtype) / n
+        return X, y, weight[part].to(X.device, self.net.dtype_) / n
 
 
 @dataclass(eq=False)
@@ -298,7 +298,7 @@ class _Noise:
     def begin_epoch(self) -> None:
         net = self.stream.leader.net
         if net.device_.type != "cpu":
-            seed = epoch_seed(net._seed, len(net.history))
+            seed = epoch_seed(net.seed_, len(net.history))
             self.generator = make_generator(seed, net.device_)
         elif self.alone:  # augmentation and dropout take turns
             self.generator = self.stream.generator

@@ -129,7 +129,7 @@ class HandTraining:
         y = y.to(outputs.device)
         net._checked_outputs(outputs, n)
         if net._session.looks:
-            net._look_at_outputs(outputs, name_of(self.layers[-1]))
+            net._session.look_at_outputs(outputs, name_of(self.layers[-1]))
         scale = 1 / n if weight is None else weight.to(outputs) / n
         loss, gradient = self.head(outputs, y, scale)
         regularizers = net._session.regularizers

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
 from copy import copy, deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from dis import opname
 from functools import cache
 from math import inf
@@ -29,7 +29,7 @@ from skreg._utils.torch_state import plain_torch
 from skreg.backprop import fully_connected_layers
 from skreg.callbacks import EarlyStopping, StopTraining
 from skreg.estimators._amp import MixedPrecision
-from skreg.estimators._backprop import HandTraining, make_hand_training
+from skreg.estimators._backprop import make_hand_training
 from skreg.estimators._components import CALLBACK_PARAMETERS, Components
 from skreg.estimators._epochs import draws_nothing_else, run_lean_epoch
 from skreg.estimators._explained import check_forward_params, explained_error
@@ -50,14 +50,13 @@ from skreg.estimators._regularizers import (
 from skreg.estimators._targets import Message, Targets
 from skreg.estimators._tasks import CallbackSupportMixin, FitTasks, with_callbacks
 from skreg.estimators.adversarial import attacked, range_of_dataset
+from skreg.estimators.fit_state import FitState
 from skreg.estimators.parameters import RULES, check_parameters
 from skreg.estimators.paths import (
-    ALONE,
     AUTOGRAD,
     BACKPROP,
     PATHS,
     STACK,
-    TrainingPath,
     choose_path,
     is_closed,
 )
@@ -75,41 +74,6 @@ IN_TRAINING = {
     *("adversarial_steps", "verbose", "regularizers", *PARAMETERS),
 }
 _PLAIN = bool, int, float, str, type(None)
-
-
-@dataclass
-class _Session:
-    """What exists only while a fit runs."""
-
-    targets: Targets
-    sample_weight: np.ndarray | None
-    validation: torch.utils.data.Dataset | None
-    tasks: FitTasks | None
-    groups: object = None
-    weights: dict = field(default_factory=dict)  # trainable parameters by name
-    regularizers: Active = field(default_factory=Active)
-    strengths: tuple = ()  # the parameters that they were made with
-    augment: object = None
-    bounds: tuple[float, float] | None = None  # of attacks; None if there are none
-    seen: SeenRange | None = None  # where X is a Dataset
-    was_attacked: bool = False
-    fit_params: dict = field(default_factory=dict)
-    path: TrainingPath | None = None  # None before the first epoch
-    against_stack: str = ALONE  # why the net is not in a stack
-    begins: bool = False  # callbacks are told that training begins
-    changed: set = field(default_factory=set)  # parameters, since the last epoch
-    warned: bool = False  # of integers that are rounded
-    looks: bool = True  # at the outputs of the next batch
-    closed: bool = False  # nobody but the package sees the net and its batches
-    keeps_to_itself: bool = False  # and no scorer does
-    hand: HandTraining | None = None
-    # Of the weights of training and of validation data; None if there are none.
-    mean_weight: float = 1.0
-    mean_valid_weight: float | None = None
-    # Of the batch at hand:
-    weight: torch.Tensor | None = None
-    valid_weight: torch.Tensor | None = None
-    penalty: torch.Tensor | float = 0.0
 
 
 @dataclass
@@ -490,7 +454,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             X, y, sample_weight, fit_params, reset=not learned, classes=classes
         )
         fit_params = prepared.fit_params
-        if self.amp is not None and self._torch_dtype != torch.float32:
+        if self.amp is not None and self.dtype_ != torch.float32:
             raise ValueError(
                 f"amp={self.amp!r} needs weights and data of float32, but these are "
                 f"{self._dtype_name}; set dtype='auto' and fit anew, or amp=None."
@@ -501,7 +465,9 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         watched = getattr(self, "_skl_callbacks", None)
         tasks = FitTasks(self, *original) if watched else None
         groups = fit_params.pop("groups")
-        self._session = _Session(targets, prepared.weight, validation, tasks, groups)
+        self._session = FitState(
+            *(self, targets, prepared.weight, validation, tasks, groups)
+        )
         self._session.looks = not learned or bool(stale)
         try:
             if resume:
@@ -568,7 +534,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         )
         try:
             if not stops:
-                train(self, X, y, fit_params)
+                train(self._session, X, y)
         except StopTraining:
             pass
         finally:
@@ -692,12 +658,12 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             # Nobody but the iterator and dropout draws random numbers: they can have
             # a generator of their own, and the global ones need not be borrowed.
             if training:
-                generator = make_generator(epoch_seed(self._seed, len(self.history)))
+                generator = make_generator(epoch_seed(self.seed_, len(self.history)))
                 iterator.generator = session.hand.generator = generator
             run_lean_epoch(self, iterator, training, fit_params)
             iterator.generator = session.hand.generator = None
             return
-        seed = epoch_seed(self._seed, len(self.history))
+        seed = epoch_seed(self.seed_, len(self.history))
         with seeded(seed, self.device_):
             if session and session.path and not session.path.has_hooks:
                 run_lean_epoch(self, iterator, training, fit_params)
@@ -881,7 +847,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             weight = session.valid_weight if session else None
             return self._data_loss(outputs, y_true, weight)
         if session and session.looks:
-            self._look_at_outputs(outputs, last_operation(outputs))
+            session.look_at_outputs(outputs, last_operation(outputs))
         loss = self._data_loss(outputs, y_true, session.weight if session else None)
         if session and not loss.requires_grad:
             raise ValueError(
@@ -914,9 +880,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         session.regularizers = make_regularizers(self, self.module_)
         session.strengths = strengths(self)
 
-    def _look_at_outputs(self, outputs, operation: str) -> None:
-        """Warn, once a fit, of outputs that the criterion is not meant for."""
-        self._session.looks = False
+    def _warn_of_outputs(self, outputs, operation: str) -> None:
+        """Warn of outputs that the criterion is not meant for."""
         found = doubt(
             *(self.criterion_, outputs.detach(), operation),
             standardized=self._is_standardized,
@@ -930,7 +895,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
         None stands for a number of samples that is not known.
         """
-        outputs, n_outputs = first_output(y_pred), getattr(self, "_n_outputs", None)
+        outputs, n_outputs = first_output(y_pred), getattr(self, "n_outputs_", None)
         if n_samples is None and outputs.ndim:
             n_samples = len(outputs)
         if outputs.shape == (n_samples, n_outputs):
@@ -1037,7 +1002,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
 
     def _full_precision(self, output):
         is_floating = isinstance(output, torch.Tensor) and output.is_floating_point()
-        return output.to(self._torch_dtype) if is_floating else output
+        return output.to(self.dtype_) if is_floating else output
 
     def _to_device(self, x):
         """Move inputs to the device, in the dtype that the module takes.
@@ -1057,7 +1022,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             if integers_as in INTEGERS:
                 x = as_integers(to_numpy(x), integers_as, self._reason_for_integers)
                 return torch.from_numpy(x).to(self.device_)
-            return x.to(self.device_, self._torch_dtype)
+            return x.to(self.device_, self.dtype_)
         if integers_as is None or x.is_complex():
             return x.to(self.device_)
         if integers_as not in INTEGERS and x.itemsize > 2:

@@ -159,7 +159,7 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         return labels
 
     @property
-    def _n_outputs(self):
+    def n_outputs_(self):
         return len(self.classes_inferred_)
 
     def _check_targets(self, y):

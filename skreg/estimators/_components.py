@@ -37,8 +37,8 @@ CALLBACK_PARAMETERS = {"callbacks", "early_stopping", "patience", "monitor"}
 class Components(Pickling):
     """Mixin: initialises the parts of a net, and saves them.
 
-    Expects the parameters of `RegularizedNet`, and ``input_shape_``, ``_n_outputs``,
-    ``_torch_dtype`` once data have been seen.
+    Expects the parameters of `RegularizedNet`, and ``input_shape_``, ``n_outputs_``,
+    ``dtype_`` once data have been seen.
     """
 
     # skorch fills these in when it first sees a module, and wants them on the
@@ -61,7 +61,7 @@ class Components(Pickling):
         if self._session is None:  # else fit has checked them
             check_parameters(self, self._rules)
         self.device_ = resolve_device(self.device)
-        self._seed = draw_seed(self.random_state)
+        self.seed_ = draw_seed(self.random_state)
         vars(self).pop("_trimmed_for_prediction", None)
         return super().initialize()
 
@@ -114,7 +114,7 @@ class Components(Pickling):
     def _follow_dtype(self) -> None:
         """Give what was initialised before there were data their dtype."""
         modules = [getattr(self, f"{name}_") for name in self._modules]
-        if not any(_has_other_dtypes(m, self._torch_dtype) for m in modules):
+        if not any(_has_other_dtypes(m, self.dtype_) for m in modules):
             return
         self._give_dtype((*self._modules, *self._criteria))
         for name in self._optimizers:
@@ -125,7 +125,7 @@ class Components(Pickling):
         for name in names:
             component = getattr(self, f"{name}_")
             if isinstance(component, torch.nn.Module):
-                component.to(self._torch_dtype)
+                component.to(self.dtype_)
 
     def _adds_components(self) -> bool:
         """Tell whether a subclass may make modules, losses or optimizers of its own."""
@@ -157,7 +157,7 @@ class Components(Pickling):
 
     def _seeded_if(self, draws: bool):
         """Return a context in which what a user's code draws is the net's own."""
-        return seeded(self._seed, torch.device("cpu")) if draws else nullcontext()
+        return seeded(self.seed_, torch.device("cpu")) if draws else nullcontext()
 
     def initialize_module(self):
         kwargs = self.get_params_for("module")
@@ -167,14 +167,14 @@ class Components(Pickling):
             with threads_for(0):
                 module = copied(self.module)  # training must not change a parameter
         else:
-            with seeded(self._seed, torch.device("cpu")):
+            with seeded(self.seed_, torch.device("cpu")):
                 module = self._build_module(kwargs)
         self._own_dropout = [layer.p for layer in dropout_layers(module)]
         if self.dropout is not None:
             set_dropout(module, self.dropout)
-        if _has_other_dtypes(module, self._torch_dtype):
+        if _has_other_dtypes(module, self.dtype_):
             with threads_for(0):
-                module = module.to(self._torch_dtype)
+                module = module.to(self.dtype_)
         if is_uninitialized(module):
             self._give_shapes(module)
         self.module_ = module
@@ -187,10 +187,10 @@ class Components(Pickling):
             self._integers_as == UNDECIDED
             or not takes(copied(module), self.input_shape_, self._dtype_name)
         )
-        dtype = torch.int64 if looks_up else self._torch_dtype
+        dtype = torch.int64 if looks_up else self.dtype_
         x = torch.zeros(1, *self.input_shape_, dtype=dtype)
         cpu = torch.device("cpu")
-        with seeded(self._seed, cpu), torch.no_grad(), without_batch_means(module):
+        with seeded(self.seed_, cpu), torch.no_grad(), without_batch_means(module):
             module(x)
 
     def initialize_criterion(self):
@@ -200,7 +200,7 @@ class Components(Pickling):
         if isinstance(criterion, torch.nn.Module):
             if kwargs or not isinstance(chosen, type):
                 criterion = deepcopy(criterion)  # the user's, or with tensors of theirs
-            criterion = criterion.to(self._torch_dtype)
+            criterion = criterion.to(self.dtype_)
         _check_smoothing(criterion)
         self.criterion_ = criterion
         return self
@@ -218,7 +218,7 @@ class Components(Pickling):
         known = {"hidden_layer_sizes": self.hidden_layer_sizes}
         if hasattr(self, "input_shape_"):
             known["in_features"] = prod(self.input_shape_)
-            known["out_features"] = self._n_outputs
+            known["out_features"] = self.n_outputs_
         elif module is MLP and "in_features" not in kwargs:
             raise ValueError(
                 "module=None builds an MLP that fits the data, and there are none yet, "

@@ -101,7 +101,7 @@ class DataInput:
     ``_target_checks``, ``_stratified``.
     """
 
-    _torch_dtype = torch.float32
+    dtype_ = torch.float32
     _kind = None  # of the dtype of X
     _integers_as = None  # name of what integers become; None leaves them as they are
 
@@ -283,7 +283,7 @@ class DataInput:
         if self._wanted_dtype != "auto":
             dtype = np.dtype(self._wanted_dtype)
         name = dtype.name if dtype in (np.float32, np.float64) else "float32"
-        self._torch_dtype = getattr(torch, name)
+        self.dtype_ = getattr(torch, name)
         self._kind = kind
         self._integers_as = None if kind is None else name
         if kind is not None and kind in "iub" and self.module is not None:
@@ -360,7 +360,7 @@ class DataInput:
 
     @property
     def _dtype_name(self) -> str:
-        return str(self._torch_dtype).removeprefix("torch.")
+        return str(self.dtype_).removeprefix("torch.")
 
     def _validate_X(self, X):
         """Check X against what the net was fitted on; Datasets pass as they are."""
@@ -426,7 +426,7 @@ class DataInput:
         if split is None:
             return dataset, None
         shown = session is not None and self.train_split is not None
-        with seeded(self._seed, torch.device("cpu")):
+        with seeded(self.seed_, torch.device("cpu")):
             try:
                 if shown:
                     targets = session.targets
@@ -511,12 +511,12 @@ class DataInput:
             return self._hold_out_last
         if groups is not None:
             return self._hold_out_groups
-        size, seed = self.validation_fraction, self._seed
+        size, seed = self.validation_fraction, self.seed_
         return ValidSplit(size, stratified=self._stratified, random_state=seed)
 
     def _hold_out_groups(self, dataset, y, groups) -> tuple[Subset, Subset]:
         labels = y if self._stratified else None
-        parts = random_groups(groups, self.validation_fraction, self._seed, labels)
+        parts = random_groups(groups, self.validation_fraction, self.seed_, labels)
         train, valid = (Subset(dataset, part) for part in parts)
         return train, valid
 
@@ -562,7 +562,7 @@ class DataInput:
         def forward(module):
             self._forward(self._to_device(X), fit_params, module)
 
-        with seeded(self._seed, self.device_):  # the Dataset or the module may draw
+        with seeded(self.seed_, self.device_):  # the Dataset or the module may draw
             if is_in_memory(dataset) or is_gathered(dataset):
                 batches = self._gathered(dataset, batch_size=1)
                 X, _ = next(iter(batches))
@@ -590,7 +590,7 @@ class DataInput:
         widths = [la.out_features for la in layers if isinstance(la, torch.nn.Linear)]
         if is_gathered(dataset):  # else its inputs are in memory anyway
             widths.append(prod(dataset.X.shape[1:]))
-        return max(size, PREDICTED_BYTES // (max(widths) * self._torch_dtype.itemsize))
+        return max(size, PREDICTED_BYTES // (max(widths) * self.dtype_.itemsize))
 
     def _as_trained_on(self, dataset):
         encoded = self._session.targets.encoded(dataset) if self._session else None

@@ -31,7 +31,7 @@ _BYTES = "__cuda_dependent_attributes__"  # in a state of skorch
 class Pickling:
     """Mixin: how a net is pickled and copied."""
 
-    cuda_dependent_attributes_ = ["module_", "criterion_", "optimizer_", "_torch_dtype"]
+    cuda_dependent_attributes_ = ["module_", "criterion_", "optimizer_", "dtype_"]
 
     def __getstate__(self):
         asked_for = _asked_for.get()

@@ -115,7 +115,7 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         """Do nothing: regressions have no classes."""
 
     @property
-    def _n_outputs(self):
+    def n_outputs_(self):
         return len(self.target_mean_)
 
     def _check_targets(self, y):
@@ -151,10 +151,10 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
 
     def _encode_targets(self, y):
         y = y.reshape(len(y), -1)
-        if y.shape[1] != self._n_outputs:
+        if y.shape[1] != self.n_outputs_:
             raise ValueError(
                 f"y has {y.shape[1]} outputs per sample, but the net was fitted on "
-                f"{self._n_outputs}."
+                f"{self.n_outputs_}."
             )
         self._check_range(y)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -182,7 +182,7 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
 
     def _is_encoded(self, y) -> bool:
         """Tell whether a tensor of targets is one of numbers as they are trained on."""
-        return y.ndim == 2 and y.shape[1] == self._n_outputs
+        return y.ndim == 2 and y.shape[1] == self.n_outputs_
 
     def _sample_losses(self, outputs, y_true):
         """Return what attacks maximise."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from skreg._utils.randomness import seeded
 from skreg.attacks import GradientWatch, evaluation_mode, fgsm, pgd, random_start
+from skreg.callbacks import right_of_probabilities
 from skreg.estimators._input_range import SeenRange
 from skreg.estimators._links import n_rows
 
@@ -62,7 +63,7 @@ def range_of_dataset(net, X) -> tuple[float, float]:
             f"dict with the keys {list(X)}. Pass one array, or adversarial_eps=0."
         )
     seen = SeenRange()
-    with seeded(net._seed, torch.device("cpu")):  # the Dataset may draw
+    with seeded(net.seed_, torch.device("cpu")):  # the Dataset may draw
         for inputs, _ in net.get_iterator(X):
             seen.add(inputs)
     return seen.value() or (-inf, inf)  # the attack says what is wrong with the inputs
@@ -127,3 +128,26 @@ def _attack(net, loss, X, bounds) -> Tensor:
         bounds=bounds,
         starts=[random_start(X, eps, norm)],
     )
+
+
+def validated_inputs(net, X):
+    """Return X checked against what the net was fitted on, as an array of its dtype."""
+    return net._validate_X(X)
+
+
+def checked_targets(net, y):
+    """Return y as an array, if the net takes such targets."""
+    return net._check_targets(y)
+
+
+def encoded_targets(net, y):
+    """Return y as the module is trained on it: class indices, standardised numbers."""
+    return net._encode_targets(checked_targets(net, y))
+
+
+def are_right(net, X: Tensor, y: Tensor) -> Tensor:
+    """Return of each sample whether ``net.predict`` would find the encoded target."""
+    with torch.no_grad():
+        y_pred = net.infer(X.clone())  # the module may work in place
+        outputs = net._checked_outputs(y_pred, len(X))
+        return right_of_probabilities(net._get_predict_nonlinearity()(outputs), y)

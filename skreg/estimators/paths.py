@@ -225,7 +225,7 @@ def _reason_against_backprop(net) -> str | None:
         return f"criterion {name}, or an option of it, has no gradient written out"
     if net._session.fit_params:
         return f"fit was given {', '.join(net._session.fit_params)}"
-    if any(w.dtype != net._torch_dtype for w in parameters):
+    if any(w.dtype != net.dtype_ for w in parameters):
         return "some of its weights have another dtype"
     groups = net.optimizer_.param_groups
     optimized = [id(w) for group in groups for w in group["params"]]

@@ -4,20 +4,19 @@ from contextvars import ContextVar
 
 __all__ = ["train", "trainer"]
 
-# A function of (net, X, y, fit_params) that does what ``net.fit_loop(X, y,
-# **fit_params)`` would do. It is set for the threads whose fits are trained together.
+# A function of (fit, X, y) that does what ``fit.net.fit_loop`` would do. It is set for
+# the threads whose fits are trained together.
 trainer = ContextVar("trainer", default=None)
 
 
-def train(net, X, y, fit_params: dict) -> None:
+def train(fit, X, y) -> None:
     """Run the epochs of a fit.
 
     Parameters
     ----------
-    net : RegularizedNet
-        Initialised, with its session open and ``on_train_begin`` notified.
+    fit : FitState
+        Its net is initialised, and ``on_train_begin`` notified.
     X, y : the data of the fit, validated and encoded
-    fit_params : dict
 
     Raises
     ------
@@ -26,6 +25,6 @@ def train(net, X, y, fit_params: dict) -> None:
     """
     train_together = trainer.get()
     if train_together is None:
-        net.fit_loop(X, y, **fit_params)
+        fit.net.fit_loop(X, y, **fit.fit_params)
     else:
-        train_together(net, X, y, fit_params)
+        train_together(fit, X, y)

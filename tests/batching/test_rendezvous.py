@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from types import MappingProxyType
 
 import joblib
 import numpy as np
@@ -449,7 +450,7 @@ def test_a_job_runs_in_the_surroundings_of_its_fit():
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        job = Job(None, None, None, {})
+        job = Job(None, None, None)
     assert job.run(surroundings) == (True, "raise", None)
     job.run(warnings.warn, "ignored")
     with pytest.warns(UserWarning, match="not"):
@@ -483,13 +484,16 @@ def test_fits_in_threads_of_the_users_own(iris, batches):
 
 
 class FakeNet:
-    """Takes part in the rendezvous, at no cost."""
+    """Takes part in the rendezvous, at no cost, as a net and as its own fit."""
+
+    sample_weight = validation = train_split = augment = callbacks = None
+    regularizers, fit_params = None, MappingProxyType({})
 
     def __init__(self, value):
-        self.value = value
+        self.value, self.net = value, self
 
     def fit(self):
-        train(self, None, None, {})
+        train(self, None, None)
         return self.result
 
     def fit_loop(self, X, y, **fit_params):
@@ -758,7 +762,7 @@ class Announce(Callback):
 class Slow(RegularizedNetClassifier):
     def initialize(self):
         super().initialize()
-        if self._seed == 1:
+        if self.seed_ == 1:
             print("waiting", flush=True)
             for _ in range(200):
                 time.sleep(1e-2)

@@ -209,7 +209,7 @@ def test_lazy_weights_are_drawn_as_in_training():
     module = nn.Sequential(nn.LazyLinear(6), nn.Dropout(0.5), nn.LazyLinear(2))
     net = small(module=module, lr=1e-30).fit(X, y)
     with torch.random.fork_rng():
-        torch.manual_seed(net._seed)
+        torch.manual_seed(net.seed_)
         twin = nn.Sequential(nn.LazyLinear(6), nn.Dropout(0.5), nn.LazyLinear(2))
         twin(torch.zeros(1, 4))
     torch.testing.assert_close(net.module_[2].weight, twin[2].weight)

@@ -1,0 +1,103 @@
+"""Fit state: what exists of a net only while a fit runs."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skreg.estimators._backprop import HandTraining
+from skreg.estimators._input_range import SeenRange
+from skreg.estimators._targets import Targets
+from skreg.estimators._tasks import FitTasks
+from skreg.estimators.paths import ALONE, TrainingPath
+from skreg.training.regularizing import Active
+
+__all__ = ["FitState"]
+
+
+@dataclass(eq=False)
+class FitState:
+    """A fit that runs, for the net itself and for whoever else runs its epochs.
+
+    Attributes
+    ----------
+    net : RegularizedNet
+    targets : Targets
+        From the user's to those that the module is trained on, and back.
+    sample_weight : ndarray of shape (n_samples,) or None
+    validation : Dataset or None
+        What was passed as ``X_val`` and ``y_val``.
+    tasks : FitTasks or None
+        scikit-learn's callbacks.
+    groups : array-like or None
+    weights : dict of str to nn.Parameter
+        The trainable parameters.
+    regularizers : Active
+    strengths : tuple
+        The parameters that `regularizers` were made with.
+    augment : callable or None
+    bounds : (float, float) or None
+        Of attacks; None if there are none.
+    path : TrainingPath or None
+        None before the first epoch.
+    against_stack : str
+        Why the net is not in a stack.
+    mean_weight : float
+        Of the training data, which the weights are divided by.
+    mean_valid_weight : float or None
+    weight, valid_weight : Tensor of shape (n_samples,) or None
+        Of the batch at hand.
+    penalty : Tensor of shape () or float
+        Of the last batch.
+    """
+
+    net: Any
+    targets: Targets
+    sample_weight: np.ndarray | None
+    validation: torch.utils.data.Dataset | None
+    tasks: FitTasks | None
+    groups: object = None
+    fit_params: dict = field(default_factory=dict)
+    weights: dict = field(default_factory=dict)
+    regularizers: Active = field(default_factory=Active)
+    strengths: tuple = ()
+    augment: object = None
+    bounds: tuple[float, float] | None = None
+    seen: SeenRange | None = None  # where X is a Dataset
+    path: TrainingPath | None = None
+    against_stack: str = ALONE
+    hand: HandTraining | None = None
+    mean_weight: float = 1.0
+    mean_valid_weight: float | None = None
+    # What is true of this moment:
+    begins: bool = False  # callbacks are told that training begins
+    changed: set = field(default_factory=set)  # parameters, since the last epoch
+    warned: bool = False  # of integers that are rounded
+    was_attacked: bool = False
+    looks: bool = True  # at the outputs of the next batch
+    closed: bool = False  # nobody but the package sees the net and its batches
+    keeps_to_itself: bool = False  # and no scorer does
+    weight: Tensor | None = None
+    valid_weight: Tensor | None = None
+    penalty: Tensor | float = 0.0
+
+    @property
+    def integers_as(self) -> str | None:
+        """The name of the dtype that integers in X become; None leaves them."""
+        return self.net._integers_as
+
+    def to_device(self, X):
+        """Return inputs on the device of the net, in the dtype that it takes."""
+        return self.net._to_device(X)
+
+    def checked_outputs(self, outputs: Tensor, n_samples: int) -> Tensor:
+        """Return outputs as (n_samples, n_outputs), or raise why they are not."""
+        return self.net._checked_outputs(outputs, n_samples)
+
+    def look_at_outputs(self, outputs: Tensor, operation: str) -> None:
+        """Warn of outputs that the criterion is not meant for; only the first time."""
+        if self.looks:
+            self.looks = False
+            self.net._warn_of_outputs(outputs, operation)
