@@ -13,6 +13,9 @@ import sklearn
 import torch
 from hypothesis import settings
 
+# They hold no doctests, and modules of one name cannot be collected.
+collect_ignore_glob = ["*conftest.py"]
+
 # The first call of an operation loads libraries: a time limit would measure that.
 settings.register_profile("skreg", deadline=None)
 settings.load_profile("skreg")
@@ -40,6 +43,23 @@ def cuda():
     if not torch.cuda.is_available():
         pytest.skip("this machine has no CUDA device")
     return torch.device("cuda")
+
+
+@pytest.fixture
+def stacks(monkeypatch):
+    """Sizes of the stacks that are trained; any two nets make one."""
+    from skreg.batching import _cost, _engine
+
+    sizes, train_stack = [], _engine.train_stack
+
+    def counted(candidates, pool):
+        sizes.append(len(candidates))
+        return train_stack(candidates, pool)
+
+    monkeypatch.setattr(_engine, "train_stack", counted)
+    monkeypatch.setattr(_cost, "MIN_STACK", 2)
+    monkeypatch.setattr(_cost, "wins_race", lambda *args: True)
+    return sizes
 
 
 CHECK = re.compile(r"::test_estimator_checks_of_scikit_learn\[(\w+)\(")

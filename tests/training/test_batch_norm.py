@@ -10,7 +10,6 @@ from torch import nn
 from torch.utils.data import DataLoader, SequentialSampler, TensorDataset
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
-from skreg.batching import _cost, _engine
 from skreg.estimators._batch_norm import MergingBatchSampler
 
 
@@ -185,22 +184,6 @@ def test_batches_of_one_sample_are_an_error():
     assert (
         sizes(net(module=Images, batch_size=1).fit(X.reshape(-1, 1, 2, 2), y))[0] == 1
     )
-
-
-@pytest.fixture
-def stacks(monkeypatch):
-    """Sizes of the stacks that are trained."""
-    trained = []
-    train_stack = _engine.train_stack
-
-    def counted(candidates, pool):
-        trained.append(len(candidates))
-        return train_stack(candidates, pool)
-
-    monkeypatch.setattr(_engine, "train_stack", counted)
-    monkeypatch.setattr(_cost, "MIN_STACK", 2)
-    monkeypatch.setattr(_cost, "wins_race", lambda *args: True)
-    return trained
 
 
 @pytest.mark.parametrize("sparse", [False, True])

@@ -19,7 +19,6 @@ from skorch.callbacks import Callback, EpochScoring
 from torch.utils.data import Dataset
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
-from skreg.batching import _cost, _engine
 from skreg.callbacks import AccuracyTracker, EarlyStopping
 
 
@@ -67,21 +66,6 @@ def fitted(path, estimator, X, y):
     with joblib.parallel_config("skreg"):
         twins = [clone(estimator).set_params(lambda1=x) for x in (0, 1e-3, 1e-2)]
         return joblib.Parallel()(joblib.delayed(n.fit)(X, y) for n in twins)[0]
-
-
-@pytest.fixture
-def stacks(monkeypatch):
-    """Sizes of the stacks that are trained; any two nets make one."""
-    sizes, train_stack = [], _engine.train_stack
-
-    def counted(candidates, pool):
-        sizes.append(len(candidates))
-        return train_stack(candidates, pool)
-
-    monkeypatch.setattr(_engine, "train_stack", counted)
-    monkeypatch.setattr(_cost, "MIN_STACK", 2)
-    monkeypatch.setattr(_cost, "wins_race", lambda *args: True)
-    return sizes
 
 
 # -- what it costs and gains --------------------------------------------------------

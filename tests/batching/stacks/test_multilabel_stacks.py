@@ -15,7 +15,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from skreg import RegularizedNetClassifier
 from skreg.backprop import binary_cross_entropy, loss_head
-from skreg.batching import _cost, _engine
 from skreg.callbacks import AccuracyTracker
 from skreg.estimators.paths import forced_path
 
@@ -34,21 +33,6 @@ class SeesBatches(Callback):
 
     def on_batch_end(self, net, **kwargs):
         pass
-
-
-@pytest.fixture
-def stacks(monkeypatch):
-    """Sizes of the stacks that are trained."""
-    sizes, train_stack = [], _engine.train_stack
-
-    def counted(candidates, pool):
-        sizes.append(len(candidates))
-        return train_stack(candidates, pool)
-
-    monkeypatch.setattr(_engine, "train_stack", counted)
-    monkeypatch.setattr(_cost, "MIN_STACK", 2)
-    monkeypatch.setattr(_cost, "wins_race", lambda *args: True)
-    return sizes
 
 
 def assert_same(mine, theirs, rtol=1e-8, atol=1e-10):
