@@ -2,12 +2,21 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
-__all__ = ["FlatTensors", "joined"]
+__all__ = ["FlatTensors", "NamedTensors", "joined"]
 
 
-class FlatTensors(dict):
+class NamedTensors(dict):
+    """Tensors by name."""
+
+    def zero_(self) -> None:
+        """Fill all with zeros."""
+        torch._foreach_zero_(list(self.values()))
+
+
+class FlatTensors(NamedTensors):
     """Tensors by name that share one flat tensor, in this order.
 
     Parameters
@@ -26,6 +35,10 @@ class FlatTensors(dict):
             self[name] = flat[start:end].view(tensor.shape)
             self._ends[name] = end
         self._joined = {}
+
+    def zero_(self) -> None:
+        """Fill all with zeros."""
+        self.flat.zero_()
 
     def joined(self, names: tuple[str, ...]) -> list[Tensor]:
         """Return the tensors of these names as few flat tensors, in a fixed order."""

@@ -66,9 +66,7 @@ class StackEpochs:
         for _ in range(len(self.stack.candidates[0].batches)):
             objective, penalty, sizes = self.stack.step()
             objectives.append(objective)
-            penalties.append(
-                torch.zeros_like(objective) if penalty is None else penalty
-            )
+            penalties.append(torch.zeros_like(objective) + penalty)
             numbers.train_sizes.append(sizes)
         numbers.train_losses = torch.stack(objectives).cpu().double().numpy()
         numbers.penalties = torch.stack(penalties).cpu().double().numpy()

@@ -1,13 +1,13 @@
 """Nets of one shape in a stack: their weights as tensors of shape (B, ...), a step."""
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import groupby
 from math import inf
 
 import torch
 from torch import Tensor, nn
 
+from skreg._utils.flat import NamedTensors
 from skreg.backprop import Backprop, Parts
 from skreg.batching._candidates import Candidate, make_head
 from skreg.batching._streams import DataPool, Samples, Streams
@@ -15,6 +15,7 @@ from skreg.batching._vmap import VmappedModule
 from skreg.training.optimizer_step import make_step
 from skreg.training.output_checks import last_operation, name_of
 from skreg.training.regularizing import Active
+from skreg.training.step import take_step, written_gradients
 
 __all__ = ["Stack"]
 
@@ -45,7 +46,9 @@ class Stack:
         trained = [name for name, tensor in tensors[0].items() if tensor.requires_grad]
         self.weights = {name: stacked[name] for name in trained}
         self.fixed = {name: t for name, t in stacked.items() if name not in trained}
-        self.gradients = {n: torch.zeros_like(w) for n, w in self.weights.items()}
+        self.gradients = NamedTensors(
+            (name, torch.zeros_like(w)) for name, w in self.weights.items()
+        )
         for row, named in enumerate(tensors):
             for name, tensor in named.items():
                 tensor.data = stacked[name][row]
@@ -56,7 +59,7 @@ class Stack:
         self._looks = True
         self.model = self._make_model(tensors[0])
         self.optimizer, self.groups = self._make_optimizer()
-        self._optimizer_step = make_step(self.optimizer)
+        self._step_optimizer = make_step(self.optimizer)
 
     def __len__(self) -> int:
         return len(self.candidates)
@@ -69,39 +72,32 @@ class Stack:
         n_samples = min(first.batches.batch_size, len(first.train))
         return 6 * n_samples * sum(weight.numel() for weight in self.weights.values())
 
-    def step(self) -> tuple[Tensor, Tensor | None, list[int]]:
+    def step(self) -> tuple[Tensor, Tensor | float, list[int]]:
         """Train on the next batch of the epoch.
 
         Returns
         -------
         objective : Tensor of shape (B,)
-        penalty : Tensor of shape (B,) or None
+        penalty : Tensor of shape (B,), or 0.0
         sizes : list of int
             Number of samples of each net.
         """
-        samples, regularizers = self.streams.next_batch(), self.regularizers
-        with torch.no_grad():
-            if regularizers.computes_gradients:
-                evaluate = partial(self._evaluate, samples)
-                objective, penalty = regularizers.gradients(evaluate, self.weights)
-            else:
-                objective, penalty = self._evaluate(samples)
-            self._optimizer_step()
-            regularizers.project(self.weights)
+        samples = self.streams.next_batch()
+        objective, penalty = take_step(self, samples)
         return objective, penalty, samples.sizes
 
-    def _evaluate(self, samples) -> tuple[Tensor, Tensor | None]:
+    def step_optimizer(self) -> None:
+        """Take the optimizer's step, of all nets."""
+        self._step_optimizer()
+
+    def evaluate(self, samples: Samples) -> tuple[Tensor, Tensor | float]:
         """Write the gradients of a batch; return objectives and penalties."""
         outputs = self.outputs(samples, training=True)
         self._look_at_outputs(outputs)
-        loss, gradient = self.head(outputs, samples.y, samples.scale)
-        if not self.regularizers.penalties:
-            self.model.backward(gradient, accumulate=False)
-            return loss, None
-        torch._foreach_zero_(list(self.gradients.values()))
-        penalty = self.regularizers.add_gradients(self.gradients, self.weights)
-        self.model.backward(gradient, accumulate=True)
-        return loss + penalty, penalty
+        return written_gradients(
+            *(self.model, *self.head(outputs, samples.y, samples.scale)),
+            *(self.regularizers, self.gradients, self.weights),
+        )
 
     def _look_at_outputs(self, outputs: Tensor) -> None:
         """Let a net warn of outputs that its criterion is not meant for, once."""

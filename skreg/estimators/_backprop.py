@@ -5,7 +5,6 @@ put something of their own in their place; the optimizer is the net's. The weigh
 those of the standard way within rounding.
 """
 
-from functools import partial
 from threading import get_ident
 
 import torch
@@ -17,6 +16,7 @@ from skreg.backprop import Backprop, fully_connected_layers
 from skreg.estimators.paths import head_of
 from skreg.training.optimizer_step import make_step
 from skreg.training.output_checks import name_of
+from skreg.training.step import written_gradients
 
 
 def make_hand_training(net) -> "HandTraining":
@@ -106,40 +106,32 @@ class HandTraining:
             self.parameters, self.gradients.values(), strict=True
         ):
             parameter.grad = gradient
-        self.optimizer_step = make_step(self.net.optimizer_)
+        self._step_optimizer = make_step(self.net.optimizer_)
 
-    def step(self, X: Tensor, y: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Take a step on a training batch; return objective and penalty."""
-        regularizers = self.net._session.regularizers
-        with torch.no_grad():
-            if regularizers.computes_gradients:
-                evaluate = partial(self._evaluate, X, y)
-                objective, penalty = regularizers.gradients(evaluate, self.weights)
-            else:
-                objective, penalty = self._evaluate(X, y)
-            self.optimizer_step()
-            regularizers.project(self.weights)
+    @property
+    def regularizers(self):
+        return self.net._session.regularizers
+
+    def step_optimizer(self) -> None:
+        """Take the optimizer's step."""
+        self._step_optimizer()
         self._evaluated = None
-        return objective, penalty
 
-    def _evaluate(self, X: Tensor, y: Tensor) -> tuple[Tensor, Tensor | float]:
+    def evaluate(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | float]:
         """Write the gradients of a batch; return objective and penalty."""
-        net, weight, n = self.net, self.net._session.weight, len(X)
+        (X, y), fit = batch, self.net._session
+        X = self.net._to_device(X)
+        weight, n = fit.weight, len(X)
         outputs = self._forward_in_training(X)
         y = y.to(outputs.device)
-        net._checked_outputs(outputs, n)
-        if net._session.looks:
-            net._session.look_at_outputs(outputs, name_of(self.layers[-1]))
+        self.net._checked_outputs(outputs, n)
+        if fit.looks:
+            fit.look_at_outputs(outputs, name_of(self.layers[-1]))
         scale = 1 / n if weight is None else weight.to(outputs) / n
-        loss, gradient = self.head(outputs, y, scale)
-        regularizers = net._session.regularizers
-        if not regularizers.penalties:
-            self.backprop.backward(gradient, accumulate=False)
-            return loss, 0.0
-        self.gradients.flat.zero_()
-        penalty = regularizers.add_gradients(self.gradients, self.weights)
-        self.backprop.backward(gradient, accumulate=True)
-        return loss + penalty, penalty
+        return written_gradients(
+            *(self.backprop, *self.head(outputs, y, scale)),
+            *(fit.regularizers, self.gradients, self.weights),
+        )
 
     def outputs(self, X: Tensor) -> Tensor:
         """Return the module's outputs, with dropout off."""

@@ -13,6 +13,7 @@ import torch
 from skreg._utils.threads import threads_for
 from skreg.callbacks import AccuracyTracker
 from skreg.training.batches import InMemoryBatches
+from skreg.training.step import take_step
 
 
 def draws_nothing_else(net, batches, fit_params: dict) -> bool:
@@ -40,52 +41,66 @@ def run_lean_epoch(net, batches, training: bool, fit_params: dict) -> None:
         run(net, batches, fit_params)
 
 
-def train_epoch(net, batches, fit_params: dict) -> None:
+def train_epoch(net, batches, fit_params) -> None:
     """Take a step on each batch; write losses and penalties into the history."""
     net._set_training(True)
-    hand = None if fit_params else net._session.hand
-    if hand is not None:
-        hand.begin_epoch()
+    program = None if fit_params else net._session.hand
+    if program is None:
+        program = AutogradProgram(net, fit_params)
+    else:
+        program.begin_epoch()
     losses, penalties, sizes = [], [], []
     rows = net.history[-1]["batches"]
     for batch in batches:
         rows.append({})  # now, for whoever counts them
-        X, y = net._training_batch(batch)
-        if hand is None:
-            loss, penalty = _step(net, X, y, fit_params)
-        else:
-            loss, penalty = hand.step(net._to_device(X), y)
+        batch = net._training_batch(batch)
+        loss, penalty = take_step(program, batch)
         losses.append(loss)
         penalties.append(penalty)
-        sizes.append(len(y))
+        sizes.append(len(batch[1]))
     _record(net.history, "train", losses, sizes, train_penalty=penalties)
 
 
-def _step(net, X, y, fit_params):
-    session, weights = net._session, net._session.weights
-    regularizers = session.regularizers
+class AutogradProgram:
+    """One net, whose gradients autograd computes: by methods that may be overridden.
 
-    def evaluate():
+    Parameters
+    ----------
+    net : RegularizedNet
+        In a session.
+    fit_params : dict
+    """
+
+    def __init__(self, net, fit_params: dict):
+        self.net, self.fit_params = net, fit_params
+
+    @property
+    def regularizers(self):
+        return self.net._session.regularizers
+
+    @property
+    def weights(self):
+        return {name: w.detach() for name, w in self.net._session.weights.items()}
+
+    @torch.enable_grad()
+    def evaluate(self, batch):
+        """Write the gradients of a batch; return objective and penalty."""
+        net, (X, y) = self.net, batch
         net.optimizer_.zero_grad()
-        y_pred = net.infer(X, **fit_params)
+        y_pred = net.infer(X, **self.fit_params)
         loss = net.get_loss(y_pred, y, X=X, training=True)
         if net._scaler is None:
             loss.backward()
         else:
             net._scaler.backward(loss, [net.optimizer_])
-        return loss.detach(), session.penalty
+        return loss.detach(), net._session.penalty
 
-    if regularizers.computes_gradients:
-        detached = {name: w.detach() for name, w in weights.items()}
-        objective, penalty = regularizers.gradients(evaluate, detached)
-    else:
-        objective, penalty = evaluate()
-    if net._scaler is None:
-        net.optimizer_.step()
-    else:
-        net._scaler.step([net.optimizer_])
-    net._project()
-    return objective, penalty
+    def step_optimizer(self) -> None:
+        """Take the optimizer's step."""
+        if self.net._scaler is None:
+            self.net.optimizer_.step()
+        else:
+            self.net._scaler.step([self.net.optimizer_])
 
 
 def validate_epoch(net, batches, fit_params: dict) -> None:
