@@ -122,7 +122,7 @@ def pgd(
     """
     X = X.detach()
     step_size = 2.5 * eps / steps if step_size is None else step_size
-    best = highest = None
+    best, highest = X, None
     for start in starts:
         x = X if start is None else _clip(X + start, X, bounds)
         for _ in range(steps):
@@ -316,7 +316,9 @@ def _clip(x: Tensor, X: Tensor, bounds: tuple | None) -> Tensor:
     return torch.maximum(torch.minimum(x, high.maximum(X)), low.minimum(X))
 
 
-def _better(best: Tensor | None, highest: Tensor | None, x: Tensor, losses: Tensor):
+def _better(
+    best: Tensor, highest: Tensor | None, x: Tensor, losses: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return the points of higher loss, sample by sample, and their losses."""
     if highest is None:
         return x, losses

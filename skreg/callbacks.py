@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator
 from math import inf, isfinite
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,7 +96,9 @@ class AccuracyTracker(Callback):
         self.hits_ = []
         self.n_samples_ = 0
 
-    def on_batch_end(self, net, batch=None, training=False, y_pred=None, **kwargs):
+    def on_batch_end(
+        self, net, batch: Any = None, training=False, y_pred=None, **kwargs
+    ):
         if not training and not self.on_train:
             self._count(net, batch[1], y_pred)
 
@@ -349,7 +352,7 @@ class MonitorScorer:
     """
 
     def __init__(self, net, monitor):
-        self.scorer = check_scoring(net, monitor)
+        self.scorer: Any = check_scoring(net, monitor)
         self.key = f"valid_{monitor}"
         if callable(monitor):
             function = getattr(monitor, "_score_func", monitor)

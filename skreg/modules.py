@@ -214,7 +214,7 @@ def _check_sizes(hidden_layer_sizes) -> tuple[int, ...]:
 
 
 def _check_probability(dropout) -> float:
-    if not (isinstance(dropout, Real) and 0 <= dropout <= 1):
+    if not (isinstance(dropout, Real) and 0 <= float(dropout) <= 1):
         raise ValueError(
             f"dropout={dropout!r} must be a probability, a number in [0, 1]; "
             "use 0 to drop nothing."
@@ -222,7 +222,7 @@ def _check_probability(dropout) -> float:
     return float(dropout)
 
 
-def _make_activation(activation) -> nn.Module:
+def _make_activation(activation: str | Callable[[], nn.Module]) -> nn.Module:
     if callable(activation):
         return activation()
     if isinstance(activation, str) and activation in ACTIVATIONS:

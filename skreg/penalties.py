@@ -11,8 +11,9 @@ with no factor 1/2 and no division by the number of samples or of parameters. It
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from functools import reduce
 from math import sqrt
-from numbers import Real
+from operator import add
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ def l1_penalty(params: Iterable[Tensor]) -> Tensor:
     >>> l1_penalty([torch.tensor([1.0, -2.0]), torch.tensor([[3.0]])])
     tensor(6.)
     """
-    return sum(w.abs().sum() for w in _not_empty(params))
+    return reduce(add, (w.abs().sum() for w in _not_empty(params)))
 
 
 def l2_penalty(params: Iterable[Tensor]) -> Tensor:
@@ -68,7 +69,7 @@ def l2_penalty(params: Iterable[Tensor]) -> Tensor:
     >>> l2_penalty([torch.tensor([1.0, -2.0]), torch.tensor([[3.0]])])
     tensor(14.)
     """
-    return sum(w.square().sum() for w in _not_empty(params))
+    return reduce(add, (w.square().sum() for w in _not_empty(params)))
 
 
 def elastic_net(
@@ -146,9 +147,9 @@ def add_elastic_net(
 
 def _coefficient(coefficients, i: int) -> float | Tensor | None:
     """Return the coefficient of the i-th tensor; None if it is the number 0."""
-    if isinstance(coefficients, Real):
-        return coefficients or None
-    return coefficients[i]
+    if isinstance(coefficients, Sequence):
+        return coefficients[i]
+    return coefficients or None
 
 
 def _sum_of_products(a: Tensor, b: Tensor, like: float | Tensor) -> Tensor:

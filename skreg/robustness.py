@@ -293,9 +293,10 @@ def make_robust_scorer(eps, **options):
 
 class _RobustScorer:
     def __init__(self, eps, options):
-        unknown = sorted(options.keys() - robust_accuracy.__kwdefaults__.keys())
+        defaults = robust_accuracy.__kwdefaults__ or {}
+        unknown = sorted(options.keys() - defaults.keys())
         if unknown:
-            known = ", ".join(robust_accuracy.__kwdefaults__)
+            known = ", ".join(defaults)
             raise TypeError(
                 f"make_robust_scorer has no parameter {unknown[0]!r}; it has eps, "
                 f"{known}."
@@ -510,7 +511,8 @@ def _bounds(bounds, net: RegularizedNet, X: np.ndarray) -> tuple:
 def _check_bounds(bounds, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     try:
         low, high = (np.asarray(bound, dtype=X.dtype) for bound in bounds)
-        np.broadcast_to(low, X.shape[1:]), np.broadcast_to(high, X.shape[1:])
+        for bound in (low, high):
+            np.broadcast_to(bound, X.shape[1:])  # raises if it cannot
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"bounds={bounds!r} must be None or a pair (low, high) of numbers, or of "

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 from sklearn.utils import Bunch
 
 __all__ = ["as_answer", "check_one_of", "check_size", "is_positive_int"]
 
 
-def as_answer(bunch: Bunch, return_X_y: bool):
+def as_answer(bunch: Bunch, return_X_y: bool) -> Any:
     """Return `bunch`, or its ``(data, target)``."""
     return (bunch.data, bunch.target) if return_X_y else bunch
 
@@ -35,4 +36,6 @@ def check_size(size) -> tuple[int, int]:
 
 def is_positive_int(value) -> bool:
     """Tell whether `value` is an int of at least 1; a bool is none."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    return (
+        isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+    )

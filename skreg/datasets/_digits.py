@@ -1,5 +1,7 @@
 """scikit-learn's handwritten digits as images: the data set that needs no network."""
 
+from typing import cast
+
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
@@ -60,7 +62,7 @@ def load_digit_images(*, size=8, channels=1, return_X_y=False):
     """
     size = check_size(size)
     check_one_of("channels", channels, (1, 3))
-    digits = load_digits()
+    digits = cast("Bunch", load_digits())
     gray = (digits.images / digits.images.max()).astype(np.float32)[:, np.newaxis]
     bunch = Bunch(
         data=np.repeat(_resize(gray, size), channels, axis=1),

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from email.message import Message
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from ssl import SSLError
@@ -29,6 +30,7 @@ NETWORK_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError, SSLErr
 # Seconds without a sign of the server, at most: on connecting, and on each read.
 TIMEOUT = 30.0
 
+_Response = HTTPResponse | HTTPError
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
@@ -131,9 +133,9 @@ def _receive(url: str, part: _Part, progress: bool) -> None:
         raise ConnectionError(f"the answer ended after {received} of {size} bytes")
 
 
-def _open(url: str, start: int, version: str | None) -> tuple[HTTPResponse, int]:
+def _open(url: str, start: int, version: str | None) -> tuple[_Response, int]:
     """Open `url` at byte `start` of `version` if the server can, else at byte 0."""
-    if start:
+    if start and version is not None:
         response = _get(url, {"Range": f"bytes={start}-", "If-Range": version})
         if response.status == 200:
             return response, 0
@@ -147,7 +149,7 @@ def _open(url: str, start: int, version: str | None) -> tuple[HTTPResponse, int]
     return response, 0
 
 
-def _get(url: str, headers: Mapping[str, str]) -> HTTPResponse:
+def _get(url: str, headers: Mapping[str, str]) -> _Response:
     request = Request(url, headers={"User-Agent": "skreg", **headers})
     try:
         return urlopen(request, timeout=TIMEOUT)
@@ -158,7 +160,7 @@ def _get(url: str, headers: Mapping[str, str]) -> HTTPResponse:
         raise
 
 
-def _continues(response: HTTPResponse, start: int, version: str | None) -> bool:
+def _continues(response: _Response, start: int, version: str | None) -> bool:
     content_range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     return (
         response.status == 206
@@ -169,7 +171,7 @@ def _continues(response: HTTPResponse, start: int, version: str | None) -> bool:
     )
 
 
-def _version_of(headers: Mapping[str, str]) -> str | None:
+def _version_of(headers: Message) -> str | None:
     """Return what If-Range takes: a strong ETag, or else the date of modification."""
     etag = headers.get("ETag")
     if etag and not etag.startswith("W/"):
@@ -177,10 +179,11 @@ def _version_of(headers: Mapping[str, str]) -> str | None:
     return headers.get("Last-Modified")
 
 
-def _size_of(headers: Mapping[str, str], start: int) -> int | None:
+def _size_of(headers: Message, start: int) -> int | None:
     """Return the size of the whole file in bytes; None if the server does not tell."""
     if start:
-        size = _CONTENT_RANGE.fullmatch(headers["Content-Range"])[2]
+        content_range = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+        size = content_range[2] if content_range else ""
     else:
         size = headers.get("Content-Length", "")
     return int(size) if size.isdecimal() else None

@@ -178,10 +178,13 @@ def _find_samples(tree: Tree, path: Path, report: Report) -> list[_Sample]:
     _check_same_classes(tree, path)
     for name in sorted(tree.keys() - set(_SPLITS)):
         report(prefix + name, "lies beside train/ and val/, outside the class folders")
+    folders = _folders(tree)
     return [
         sample
         for split in _SPLITS
-        for sample in _samples_of_split(tree[split], f"{prefix}{split}/", split, report)
+        for sample in _samples_of_split(
+            folders[split], f"{prefix}{split}/", split, report
+        )
     ]
 
 
@@ -198,7 +201,7 @@ def _unwrap(tree: Tree, report: Report) -> tuple[Tree, str]:
     return tree, prefix
 
 
-def _folders(tree: Tree) -> Tree:
+def _folders(tree: Tree) -> dict[str, Tree]:
     return {name: node for name, node in tree.items() if node is not None}
 
 
@@ -207,7 +210,8 @@ def _has_splits(tree: Tree) -> bool:
 
 
 def _check_same_classes(tree: Tree, path: Path) -> None:
-    train, val = (_folders(tree[split]).keys() for split in _SPLITS)
+    folders = _folders(tree)
+    train, val = (_folders(folders[split]).keys() for split in _SPLITS)
     if train != val:
         raise ValueError(
             f"train/ and val/ of {str(path)!r} differ in their class folders: only "

@@ -175,7 +175,7 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
     def _learn_targets(self, y, classes=None, weight=None):
         if classes is None:
             classes = self.classes
-        elif self.classes is not None:
+        else:
             self._check_agreement(classes)
         self._multilabel = y.ndim == 2
         if self._multilabel:
@@ -257,15 +257,15 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
             )
 
     def _check_agreement(self, classes):
-        if not np.array_equal(np.unique(classes), np.unique(self.classes)):
+        own = self.classes
+        if own is not None and not np.array_equal(np.unique(classes), np.unique(own)):
             raise ValueError(
                 f"partial_fit was given classes={list(classes)}, but the parameter is "
-                f"classes={list(self.classes)}; give one of them, or the same."
+                f"classes={list(own)}; give one of them, or the same."
             )
 
     def _check_same_classes(self, classes):
-        if self.classes is not None:
-            self._check_agreement(classes)
+        self._check_agreement(classes)
         if not np.array_equal(np.unique(classes), self.classes_inferred_):
             raise ValueError(
                 f"classes={list(classes)} are not those of the first call, "

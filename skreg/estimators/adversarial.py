@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from math import inf
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -130,7 +131,7 @@ def _attack(net, loss, X, bounds) -> Tensor:
     )
 
 
-def validated_inputs(net, X):
+def validated_inputs(net, X) -> np.ndarray:
     """Return X checked against what the net was fitted on, as an array of its dtype."""
     return net._validate_X(X)
 

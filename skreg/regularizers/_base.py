@@ -3,12 +3,15 @@
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from inspect import getattr_static
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from skreg._utils.rules import Rule
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in typing from Python 3.11 on
 
 __all__ = ["Parameter", "Regularizer"]
 
@@ -134,7 +137,7 @@ class Regularizer(BaseEstimator):
         """
 
     @classmethod
-    def stack(cls, members: Sequence[Self]) -> Self | None:
+    def stack(cls, members: "Sequence[Self]") -> "Self | None":
         """Return one regulariser that does for B nets what each of `members` does.
 
         It is asked for penalties, gradients and projections, and draws no random

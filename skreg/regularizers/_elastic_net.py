@@ -100,7 +100,9 @@ class ElasticNet(Regularizer):
 class _ElasticNets(ElasticNet):
     """The penalties of the nets of a stack."""
 
-    is_neutral = False
+    @property
+    def is_neutral(self) -> bool:
+        return False
 
     def __init__(self, members):
         self.members = members

@@ -62,8 +62,9 @@ class MaxNorm(Regularizer):
         self.units_ = list(_units(module))
 
     def project(self, weights) -> None:
+        bound = inf if self.max_norm is None else self.max_norm
         for units in self.units_:
-            units.shrink(weights[units.name], self.max_norm)
+            units.shrink(weights[units.name], bound)
 
     @classmethod
     def stack(cls, members: Sequence["MaxNorm"]) -> "MaxNorm":
@@ -73,7 +74,9 @@ class MaxNorm(Regularizer):
 class _MaxNorms(MaxNorm):
     """The bounds of the nets of a stack."""
 
-    is_neutral = False
+    @property
+    def is_neutral(self) -> bool:
+        return False
 
     def __init__(self, members):
         bounds = [inf if m.max_norm is None else m.max_norm for m in members]
@@ -136,7 +139,7 @@ def _units(module: nn.Module) -> Iterator[_Units]:
 
 
 def _units_of(name: str, layer: nn.Module, w: Tensor) -> _Units:
-    if not getattr(layer, "transposed", False):
+    if not (isinstance(layer, nn.modules.conv._ConvNd) and layer.transposed):
         return _Units(name, tuple(w.shape), tuple(range(1 - w.ndim, 0)))
     # The outputs of a group of a transposed convolution are its second axis.
     n_inputs, n_outputs, *kernel = w.shape

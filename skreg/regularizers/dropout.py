@@ -1,16 +1,19 @@
 """Dropout: the layers of a module that drop, and their probabilities."""
 
+from typing import TypeGuard
+
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 __all__ = ["dropout_layers", "is_dropout", "set_dropout"]
 
 
-def is_dropout(layer: nn.Module) -> bool:
+def is_dropout(layer: nn.Module) -> TypeGuard[_DropoutNd]:
     """Tell whether a layer has a probability of dropping, ``p``."""
-    return isinstance(layer, nn.modules.dropout._DropoutNd)
+    return isinstance(layer, _DropoutNd)
 
 
-def dropout_layers(module: nn.Module) -> list[nn.Module]:
+def dropout_layers(module: nn.Module) -> list[_DropoutNd]:
     """Return the layers of a module that drop."""
     return [layer for layer in module.modules() if is_dropout(layer)]
 

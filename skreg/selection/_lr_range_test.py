@@ -1,13 +1,16 @@
 """The learning-rate range test: the loss while the learning rate grows."""
 
 from math import isfinite
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from sklearn.base import clone
 from skorch.callbacks import Callback
 
 from skreg.callbacks import StopTraining
+
+if TYPE_CHECKING:
+    from skreg.estimators import RegularizedNet
 
 SMOOTHING = 0.1  # weight of the newest loss in the moving average
 BLOWN_UP = 3.0  # times the smallest loss: nothing is to be learnt beyond
@@ -54,7 +57,7 @@ def lr_range_test(net, X, y, *, low=1e-5, high=1.0, n_steps=100) -> RangeTest:
     """
     recorder = _Recorder(np.geomspace(low, high, n_steps))
     # More epochs than it takes: the recorder ends training.
-    trained = clone(net).set_params(
+    trained = cast("RegularizedNet", clone(net)).set_params(
         lr=low, max_epochs=n_steps, callbacks=[recorder], train_split=None
     )
     trained.fit(X, y)

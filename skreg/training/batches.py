@@ -4,6 +4,7 @@ import mmap
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import torch
@@ -43,6 +44,8 @@ COPIED_BYTES = 2**26  # of larger arrays, on a CPU, parts are not copied
 class Batch(tuple):
     """A pair (X, y), as skorch unpacks it, that knows the weights of its samples."""
 
+    weight: Tensor | None
+
     def __new__(cls, X, y, weight=None):
         batch = super().__new__(cls, (X, y))
         batch.weight = weight
@@ -71,13 +74,17 @@ class ArrayDataset(Dataset):
         self.weight = None
         self._tensors = {}
 
+    @property
+    def targets(self) -> np.ndarray:
+        """y, or zeros if there is none."""
+        return np.zeros(len(self), dtype=np.int64) if self.y is None else self.y
+
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return X, y, weight on `device`, moved once; on a CPU they share memory."""
         if device not in self._tensors:
-            y = np.zeros(len(self), dtype=np.int64) if self.y is None else self.y
             self._tensors[device] = tuple(
                 None if array is None else as_tensor(array).to(device)
-                for array in (self.X, y, self.weight)
+                for array in (self.X, self.targets, self.weight)
             )
         return self._tensors[device]
 
@@ -91,7 +98,7 @@ class ArrayDataset(Dataset):
 
     def _targets_on(self, device: torch.device) -> Tensor:
         if device not in self._tensors:
-            self._tensors[device] = as_tensor(self.y).to(device)
+            self._tensors[device] = as_tensor(self.targets).to(device)
         return self._tensors[device]
 
     def __getstate__(self):
@@ -212,7 +219,7 @@ class InMemoryBatches:
                 None if tensor is None else tensor.index_select(0, order[start:end])
                 for tensor in (X, y, weight)
             )
-            yield from _batches(*block, [edge - start for edge in of_block])
+            yield from _batches(*block, edges=[edge - start for edge in of_block])
 
 
 class GatheredBatches(InMemoryBatches):
@@ -237,16 +244,15 @@ class GatheredBatches(InMemoryBatches):
             yield self._gather(pick if order is None else order[pick].numpy())
 
     def _gather(self, pick) -> Batch:
-        parts = [
-            None if array is None else self._take(array, pick)
-            for array in (self.dataset.X, self._targets, self.dataset.weight)
-        ]
-        if self.convert_integers is None or parts[0].dtype.kind == "f":
-            parts[0] = _floating(parts[0])
+        data = self.dataset
+        X, y = self._take(data.X, pick), self._take(data.targets, pick)
+        weight = None if data.weight is None else self._take(data.weight, pick)
+        if self.convert_integers is None or X.dtype.kind == "f":
+            X = _floating(X)
         else:
-            parts[0] = self.convert_integers(parts[0])
+            X = self.convert_integers(X)
         return Batch(
-            *(None if p is None else _on_device(p, self.device) for p in parts)
+            *(None if p is None else _on_device(p, self.device) for p in (X, y, weight))
         )
 
     def _take(self, array, pick) -> np.ndarray:
@@ -254,11 +260,6 @@ class GatheredBatches(InMemoryBatches):
             return dense_rows(array, pick)
         part = array[pick]
         return np.array(part) if self.writable and isinstance(pick, slice) else part
-
-    @property
-    def _targets(self) -> np.ndarray:
-        y = self.dataset.y
-        return np.zeros(len(self.dataset), dtype=np.int64) if y is None else y
 
 
 def _on_device(array: np.ndarray, device: torch.device) -> Tensor:
@@ -443,7 +444,10 @@ def materialized(dataset, device: torch.device):
 
 def present(dataset, device: torch.device):
     """Return the samples of a dataset whose weights are not zero, if there are any."""
-    weight = None if dataset is None else weight_of(dataset)
+    if dataset is None:
+        return None
+    weight = weight_of(dataset)
     if weight is None or weight.all() or not weight.any():
         return dataset
-    return materialized(Subset(dataset, np.flatnonzero(weight)), device)
+    rows = cast("Sequence[int]", np.flatnonzero(weight))
+    return materialized(Subset(dataset, rows), device)

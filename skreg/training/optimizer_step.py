@@ -45,10 +45,10 @@ class _KernelStep:
     def __init__(self, optimizer, kernel):
         self.optimizer = optimizer
         self.kernel = kernel
-        self.states = None
+        self.states: list[dict[str, list[torch.Tensor]]] = []
 
     def __call__(self):
-        if self.states is None or not self._is_current():
+        if not self.states or not self._is_current():
             self.optimizer.step()  # makes the state
             self.states = [self._gather(group) for group in self.optimizer.param_groups]
             return

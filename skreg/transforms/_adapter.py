@@ -1,6 +1,7 @@
 """What users pass as an augmentation, brought to one form."""
 
 from collections.abc import Callable
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from skreg.transforms._augmentation import SampleAugmentation, check_batch
 __all__ = ["as_augmentation", "is_sample_augmentation"]
 
 
-def as_augmentation(augment) -> Callable[[Tensor], Tensor] | None:
+def as_augmentation(augment: Any) -> Callable[[Tensor], Tensor] | None:
     """Return a function of a batch that augments it, with the same shape and dtype.
 
     Parameters
@@ -63,7 +64,7 @@ def as_augmentation(augment) -> Callable[[Tensor], Tensor] | None:
     return _Adapter(augment, each_sample=any(map(_is_from_torchvision, parts)))
 
 
-def is_sample_augmentation(augment) -> bool:
+def is_sample_augmentation(augment) -> TypeGuard[nn.Module]:
     """Tell whether something is an augmentation of this package, or made of them."""
     return isinstance(augment, nn.Module) and all(
         isinstance(part, SampleAugmentation | nn.Sequential)
@@ -74,7 +75,7 @@ def is_sample_augmentation(augment) -> bool:
 class _Adapter(nn.Module):
     """Call a foreign transform, with each sample or the batch, and check its answer."""
 
-    def __init__(self, transform: Callable[[Tensor], Tensor], each_sample: bool):
+    def __init__(self, transform: Callable[[Tensor], Any], each_sample: bool):
         super().__init__()
         self.transform = transform
         self.each_sample = each_sample

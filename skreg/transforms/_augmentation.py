@@ -193,7 +193,7 @@ class RandomRotation(SampleAugmentation):
         draws = torch.rand(len(x), dtype=images.dtype, device=x.device)
         angle = torch.deg2rad(low + (high - low) * draws)
         maps = _rotations(angle, *x.shape[-2:])
-        grid = F.affine_grid(maps, images.shape, align_corners=False)
+        grid = F.affine_grid(maps, list(images.shape), align_corners=False)
         rotated = F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
         return rotated.view(x.shape).to(x.dtype)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import TransformerTags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skreg.transforms._layout import check_images
@@ -67,7 +68,8 @@ class _Images:
         check_is_fitted(self)
         transformed = self._transform(self._validate(X, reset=False))
         if transformed.ndim == 2:
-            return super().transform(X, transformed)
+            # That of `_Rows`, which follows in the order of classes.
+            return super().transform(X, transformed)  # pyright: ignore[reportAttributeAccessIssue]
         return transformed
 
     def fit_transform(self, X, y=None):
@@ -88,7 +90,9 @@ class _Images:
         return self.fit(X, y).transform(X)
 
     def _validate(self, X, reset: bool) -> np.ndarray:
-        X = validate_data(self, X, reset=reset, dtype=self._dtype, allow_nd=True)
+        X = np.asarray(
+            validate_data(self, X, reset=reset, dtype=self._dtype, allow_nd=True)
+        )
         check_images(X)
         if not reset and X.shape[1:] != getattr(self, "input_shape_", X.shape[1:]):
             raise ValueError(
@@ -100,17 +104,13 @@ class _Images:
     def _learn(self, X: np.ndarray) -> None:
         pass
 
+    def _transform(self, X: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
     @property
     def _n_features_out(self) -> int:
         # Features are what axis 1 counts, as scikit-learn does for n_features_in_.
         return self.output_shape_[0]
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        tags.requires_fit = not self._stateless
-        return tags
 
 
 class ImageTransformer(_Images, _Rows, BaseEstimator):
@@ -119,3 +119,10 @@ class ImageTransformer(_Images, _Rows, BaseEstimator):
     A subclass says in ``_transform`` what it makes of validated images, and in
     ``_learn`` what it learns from them.
     """
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags = TransformerTags(preserves_dtype=["float64", "float32"])
+        tags.requires_fit = not self._stateless
+        return tags

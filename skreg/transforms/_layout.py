@@ -78,7 +78,7 @@ def to_channels_first(
 def are_positive_ints(values) -> bool:
     """Tell whether all `values` are ints of at least 1; a bool is none."""
     return all(
-        isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+        isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
         for value in values
     )
 
