@@ -3,7 +3,6 @@
 import joblib
 import numpy as np
 import pytest
-from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from skreg import RegularizedNetClassifier
@@ -14,11 +13,6 @@ GRID = {"lambda1": [0, 1e-2], "dropout": [0, 0.5]}
 def small(**params):
     params = {"hidden_layer_sizes": 8, "max_epochs": 5, "random_state": 0} | params
     return RegularizedNetClassifier(**params)
-
-
-@pytest.fixture(scope="module")
-def iris():
-    return load_iris(return_X_y=True)
 
 
 def test_dask_cluster_of_two_processes_gives_equal_scores(iris):
