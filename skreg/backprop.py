@@ -24,7 +24,13 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from skreg.modules import FullyConnected
 
-__all__ = ["Backprop", "Parts", "fully_connected_layers", "has_hooks", "loss_head"]
+__all__ = [
+    "Backprop",
+    "Parts",
+    "fully_connected_layers",
+    "has_hooks",
+    "loss_with_gradient",
+]
 
 _aten = torch.ops.aten
 
@@ -126,12 +132,12 @@ class Parts(NamedTuple):
     Attributes
     ----------
     parts : list of Tensor of shape (n_s, features)
-    rows : list of slice
+    nets : list of slice
         The nets that see each of `parts`; together, all nets.
     """
 
     parts: list[Tensor]
-    rows: list[slice]
+    nets: list[slice]
 
     @property
     def n(self) -> int:
@@ -150,7 +156,7 @@ class Backprop:
         Values of the parameters of `layers`; with an axis of nets in front for a stack.
     gradients : mapping of nn.Parameter to Tensor
         Where the gradients go; contiguous, of the same shapes.
-    draw_noise : callable
+    draw_mask : callable
         Maps a dropout layer and a tensor to what the tensor is multiplied with, of
         the same shape; or to None for no dropout.
     """
@@ -160,13 +166,13 @@ class Backprop:
         layers: Sequence[nn.Module],
         weights: Mapping[nn.Parameter, Tensor],
         gradients: Mapping[nn.Parameter, Tensor],
-        draw_noise: Callable[[nn.Module, Tensor], Tensor | None],
+        draw_mask: Callable[[nn.Module, Tensor], Tensor | None],
     ):
         self.steps = []
         fresh = True  # what comes in was made by a linear layer, and is nobody else's
         for layer in layers:
             if type(layer) is nn.Dropout:
-                step = _Dropout(layer, draw_noise)
+                step = _Dropout(layer, draw_mask)
             elif type(layer) is nn.Linear:
                 step, fresh = _make_linear(layer, weights, gradients), True
             else:
@@ -245,13 +251,13 @@ class _StackedLinear(_Linear):
         equal = all(part.shape[0] == n for part in x.parts)
         fill = self.weight.new_empty if equal else self.weight.new_zeros
         z = fill(n_nets, n_out, n)
-        for part, rows in zip(x.parts, x.rows, strict=True):
-            weight = self.weight[rows].view(-1, n_in)
-            out = z[rows].view(-1, n)[:, : part.shape[0]]
+        for part, nets in zip(x.parts, x.nets, strict=True):
+            weight = self.weight[nets].view(-1, n_in)
+            out = z[nets].view(-1, n)[:, : part.shape[0]]
             if self.bias is None:
                 torch.mm(weight, part.t(), out=out)
             else:
-                torch.addmm(self.bias[rows].view(-1, 1), weight, part.t(), out=out)
+                torch.addmm(self.bias[nets].view(-1, 1), weight, part.t(), out=out)
         return z
 
     def backward(self, d, accumulate, into_inputs=True):
@@ -270,9 +276,9 @@ class _StackedLinear(_Linear):
 
     def _backward_parts(self, d, beta):
         n = d.shape[2]
-        for part, rows in zip(self.x.parts, self.x.rows, strict=True):
-            gradient = self.weight_gradient[rows].view(-1, part.shape[1])
-            part_of_d = d[rows].reshape(-1, n)[:, : part.shape[0]]
+        for part, nets in zip(self.x.parts, self.x.nets, strict=True):
+            gradient = self.weight_gradient[nets].view(-1, part.shape[1])
+            part_of_d = d[nets].reshape(-1, n)[:, : part.shape[0]]
             torch.addmm(gradient, part_of_d, part, beta=beta, out=gradient)
 
 
@@ -293,22 +299,22 @@ class _Activation:
 
 
 class _Dropout:
-    def __init__(self, layer, draw_noise):
+    def __init__(self, layer, draw_mask):
         self.layer = layer
-        self.draw_noise = draw_noise
+        self.draw_mask = draw_mask
 
     def forward(self, x, training):
-        self.noise = self.draw_noise(self.layer, x) if training else None
-        return x if self.noise is None else x * self.noise
+        self.mask = self.draw_mask(self.layer, x) if training else None
+        return x if self.mask is None else x * self.mask
 
     def backward(self, d, accumulate):
-        return d if self.noise is None else d.mul_(self.noise)
+        return d if self.mask is None else d.mul_(self.mask)
 
 
 # -- losses ---------------------------------------------------------------------------
 
 
-def loss_head(criterion) -> Callable[..., tuple[Tensor, Tensor]] | None:
+def loss_with_gradient(criterion) -> Callable[..., tuple[Tensor, Tensor]] | None:
     """Return the function that stands in for `criterion` and its gradient.
 
     Parameters
@@ -339,10 +345,10 @@ def loss_head(criterion) -> Callable[..., tuple[Tensor, Tensor]] | None:
         return None
     smoothing = criterion.label_smoothing
 
-    def head(outputs, targets, scale):
+    def smoothed(outputs, targets, scale):
         return cross_entropy(outputs, targets, scale, smoothing)
 
-    return head
+    return smoothed
 
 
 def cross_entropy(

@@ -48,7 +48,8 @@ def cuda():
 @pytest.fixture
 def stacks(monkeypatch):
     """Sizes of the stacks that are trained; any two nets make one."""
-    from skreg.batching import _cost, _engine
+    from skreg.batching.stacking import engine as _engine
+    from skreg.batching.stacking import stack_size as _cost
 
     sizes, train_stack = [], _engine.train_stack
 

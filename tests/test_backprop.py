@@ -13,7 +13,7 @@ from skreg.backprop import (
     Parts,
     cross_entropy,
     fully_connected_layers,
-    loss_head,
+    loss_with_gradient,
     squared_error,
 )
 from skreg.modules import MLP, AnimalNetDropout
@@ -200,7 +200,7 @@ def test_squared_error_is_that_of_torch(seed, weighted):
     ],
 )
 def test_which_losses_have_a_head(criterion, has_head):
-    assert (loss_head(criterion) is not None) == has_head
+    assert (loss_with_gradient(criterion) is not None) == has_head
 
 
 def test_what_counts_as_fully_connected():

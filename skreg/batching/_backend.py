@@ -15,11 +15,11 @@ from joblib.parallel import (
 )
 
 from skreg.batching._broker import Broker
-from skreg.batching._checkpoint import Checkpoint, Keeper
 from skreg.batching._cluster import ClusterCall, check_cluster, count_workers
-from skreg.batching._engine import train_together
 from skreg.batching._memory import memory
 from skreg.batching._tasks import Call, current_task
+from skreg.batching.checkpoint.results import Checkpoint, Keeper
+from skreg.batching.stacking.engine import train_together
 
 __all__ = ["SkregBackend"]
 

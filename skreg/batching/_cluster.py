@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import joblib
 
-from skreg.batching._checkpoint import Kept
+from skreg.batching.checkpoint.results import Kept
 
 __all__ = ["ClusterCall", "check_cluster", "count_workers"]
 

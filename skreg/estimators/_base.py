@@ -29,9 +29,12 @@ from skreg._utils.torch_state import plain_torch
 from skreg.backprop import fully_connected_layers
 from skreg.callbacks import EarlyStopping, StopTraining
 from skreg.estimators._amp import MixedPrecision
-from skreg.estimators._backprop import make_hand_training
+from skreg.estimators._backprop_program import make_backprop_program
 from skreg.estimators._components import CALLBACK_PARAMETERS, Components
-from skreg.estimators._epochs import draws_nothing_else, run_lean_epoch
+from skreg.estimators._epoch_without_hooks import (
+    draws_nothing_else,
+    run_epoch_without_hooks,
+)
 from skreg.estimators._explained import check_forward_params, explained_error
 from skreg.estimators._input_range import SeenRange, extended, range_of
 from skreg.estimators._inputs import DataInput
@@ -58,7 +61,7 @@ from skreg.estimators.paths import (
     PATHS,
     STACK,
     choose_path,
-    is_closed,
+    is_unobserved,
 )
 from skreg.estimators.schedules import begin_schedule, explained, is_schedule
 from skreg.penalties import trainable_parameters
@@ -487,8 +490,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         finally:
             if self._session.path is not None:
                 self._note_path()
-            if self._session.hand:
-                self._session.hand.release()
+            if self._session.program:
+                self._session.program.release()
             del self._session
         if tasks:
             tasks.end(self)
@@ -528,8 +531,8 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         self._make_regularizers()
         self._session.augment = self._make_augmentation()
         self._learn_input_range(X)
-        self._session.closed = is_closed(self)
-        self._session.keeps_to_itself = self._session.closed and not any(
+        self._session.unobserved = is_unobserved(self)
+        self._session.unscored = self._session.unobserved and not any(
             getattr(callback, "scorer_", None) for _, callback in self.callbacks_
         )
         try:
@@ -578,7 +581,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     @known_to(AUTOGRAD, BACKPROP, STACK)
     def notify(self, method_name, **cb_kwargs):
         session = self._session
-        shown = session and not session.keeps_to_itself and session.targets
+        shown = session and not session.unscored and session.targets
         message = Message(shown or None, method_name, cb_kwargs)
         getattr(self, method_name)(self, **message.to(self))
         stop, tasks = None, session and session.tasks
@@ -643,7 +646,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
                 self.max_epochs = own
         session.path = choose_path(self, session.against_stack)
         if session.path.name == BACKPROP:
-            session.hand = make_hand_training(self)
+            session.program = make_backprop_program(self)
         return super().fit_loop(X, y, epochs, **fit_params)
 
     @known_to(AUTOGRAD, BACKPROP, STACK)
@@ -659,14 +662,14 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             # a generator of their own, and the global ones need not be borrowed.
             if training:
                 generator = make_generator(epoch_seed(self.seed_, len(self.history)))
-                iterator.generator = session.hand.generator = generator
-            run_lean_epoch(self, iterator, training, fit_params)
-            iterator.generator = session.hand.generator = None
+                iterator.generator = session.program.generator = generator
+            run_epoch_without_hooks(self, iterator, training, fit_params)
+            iterator.generator = session.program.generator = None
             return
         seed = epoch_seed(self.seed_, len(self.history))
         with seeded(seed, self.device_):
             if session and session.path and not session.path.has_hooks:
-                run_lean_epoch(self, iterator, training, fit_params)
+                run_epoch_without_hooks(self, iterator, training, fit_params)
             else:
                 super().run_single_epoch(
                     iterator, training, prefix, step_fn, **fit_params
@@ -703,17 +706,17 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
         session = self._session
         if session.changed:
             self._follow_changes()
-        if session.closed:
+        if session.unobserved:
             return
         self._make_regularizers()
         path = choose_path(self, session.against_stack)
         if PATHS.index(path.name) > PATHS.index(session.path.name):
             session.path = path  # and never back to a faster one
-        hand = session.hand
-        if hand and not (session.path.name == BACKPROP and hand.is_current()):
-            hand.release()
+        program = session.program
+        if program and not (session.path.name == BACKPROP and program.is_current()):
+            program.release()
             remains = session.path.name == BACKPROP
-            session.hand = make_hand_training(self) if remains else None
+            session.program = make_backprop_program(self) if remains else None
 
     def _with_training_batches(self, train_step):
         """Return the step with what precedes it, and what is written down after it.
@@ -870,7 +873,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
                 make_regularizers(self, self.module_),
                 trainable_parameters(self.module_),
             )
-        if not session.closed and session.strengths != strengths(self):
+        if not session.unobserved and session.strengths != strengths(self):
             self._make_regularizers()
         return session.regularizers, session.weights
 
@@ -957,7 +960,7 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
             return not overrides(self)
         augment = self._session.augment
         harmless = augment is None or is_sample_augmentation(augment)
-        return harmless and self._session.closed
+        return harmless and self._session.unobserved
 
     # -- prediction -----------------------------------------------------------------
 
@@ -967,11 +970,11 @@ class RegularizedNet(Components, DataInput, CallbackSupportMixin):
     @known_to(AUTOGRAD, BACKPROP, STACK)
     def infer(self, x, **fit_params):
         x = self._to_device(x)
-        hand = self._session.hand if self._session else None
+        program = self._session.program if self._session else None
         evaluates = not fit_params and not self.module_.training
-        if hand and evaluates and hand.stands_in():
+        if program and evaluates and program.stands_in():
             with self._errors_explained(self.module_, x):
-                return hand.outputs(x)
+                return program.outputs(x)
         if self._amp is None:
             return self._forward(x, fit_params)
         with self._amp.autocast():

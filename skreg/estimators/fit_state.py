@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skreg.estimators._backprop import HandTraining
+from skreg.estimators._backprop_program import BackpropProgram
 from skreg.estimators._input_range import SeenRange
 from skreg.estimators._targets import Targets
 from skreg.estimators._tasks import FitTasks
@@ -68,7 +68,7 @@ class FitState:
     seen: SeenRange | None = None  # where X is a Dataset
     path: TrainingPath | None = None
     against_stack: str = ALONE
-    hand: HandTraining | None = None
+    program: BackpropProgram | None = None
     mean_weight: float = 1.0
     mean_valid_weight: float | None = None
     # What is true of this moment:
@@ -77,8 +77,8 @@ class FitState:
     warned: bool = False  # of integers that are rounded
     was_attacked: bool = False
     looks: bool = True  # at the outputs of the next batch
-    closed: bool = False  # nobody but the package sees the net and its batches
-    keeps_to_itself: bool = False  # and no scorer does
+    unobserved: bool = False  # nobody but the package sees the net and its batches
+    unscored: bool = False  # and no scorer does
     weight: Tensor | None = None
     valid_weight: Tensor | None = None
     penalty: Tensor | float = 0.0

@@ -18,7 +18,7 @@ from skorch.callbacks import Callback, EpochTimer, LRScheduler, PassthroughScori
 from skorch.history import History
 from torch import nn
 
-from skreg.backprop import fully_connected_layers, loss_head
+from skreg.backprop import fully_connected_layers, loss_with_gradient
 from skreg.callbacks import (
     AccuracyTracker,
     BatchAverage,
@@ -46,9 +46,9 @@ __all__ = [
     "TrainingPath",
     "choose_path",
     "forced_path",
-    "head_of",
-    "is_closed",
     "is_known",
+    "is_unobserved",
+    "loss_with_gradient_of",
     "reason_against",
 ]
 
@@ -220,7 +220,7 @@ def _reason_against_backprop(net) -> str | None:
             f"module {type(net.module_).__name__} is no chain of linear layers, "
             "activations and dropout on arrays, or has hooks, or frozen weights"
         )
-    if head_of(net) is None:
+    if loss_with_gradient_of(net) is None:
         name = type(net.criterion_).__name__
         return f"criterion {name}, or an option of it, has no gradient written out"
     if net._session.fit_params:
@@ -248,15 +248,15 @@ _REASONS = {
 }
 
 
-def head_of(net):
-    """Return the loss of a net from `skreg.backprop.loss_head`, or None.
+def loss_with_gradient_of(net):
+    """Return the loss of a net from `skreg.backprop.loss_with_gradient`, or None.
 
     Cross-entropy there is of class indices; that of a regressor is of shares.
     """
     is_regressor = net._target_checks["y_numeric"]
     if is_regressor and is_a(net.criterion_, nn.CrossEntropyLoss):
         return None
-    return loss_head(net.criterion_)
+    return loss_with_gradient(net.criterion_)
 
 
 def _unknown_parameters(net, path: str) -> list[str]:
@@ -285,7 +285,7 @@ def _is_known_prefix(name: str) -> bool:
     return name.split("__")[0] in _PREFIXES
 
 
-def is_closed(net) -> bool:
+def is_unobserved(net) -> bool:
     """Return whether nobody but this package sees `net` and its batches in training."""
     return not set(overrides(net)) - AROUND_EPOCHS and all(
         is_known(callback) for _, callback in net.callbacks_

@@ -4,7 +4,6 @@ import mmap
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import cast
 
 import numpy as np
 import torch
@@ -443,11 +442,14 @@ def materialized(dataset, device: torch.device):
 
 
 def present(dataset, device: torch.device):
-    """Return the samples of a dataset whose weights are not zero, if there are any."""
-    if dataset is None:
-        return None
-    weight = weight_of(dataset)
+    """Return the samples of a dataset whose weights are not zero, if there are any.
+
+    Equal weights that are left are none.
+    """
+    weight = None if dataset is None else weight_of(dataset)
     if weight is None or weight.all() or not weight.any():
         return dataset
-    rows = cast("Sequence[int]", np.flatnonzero(weight))
-    return materialized(Subset(dataset, rows), device)
+    rest = materialized(Subset(dataset, np.flatnonzero(weight)), device)
+    if isinstance(rest, ArrayDataset) and rest.weight.min() == rest.weight.max():
+        rest.weight = None
+    return rest

@@ -22,7 +22,7 @@ from sklearn.model_selection import (
 )
 
 from skreg import RegularizedNetClassifier
-from skreg.batching import _fingerprint
+from skreg.batching.checkpoint import fingerprint as _fingerprint
 
 GRID = {"lambda1": [0, 1e-3, 1e-2], "lr": [1e-3, 1e-2]}
 FITS = []  # one entry for each fit

@@ -7,7 +7,7 @@ import sys
 SCRIPT = """
 import sys
 from skreg import RegularizedNetClassifier
-from skreg.batching._code import code_digest
+from skreg.batching.checkpoint.code_hash import code_digest
 
 class First: pass
 class Second(First): pass

@@ -9,7 +9,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from skreg import RegularizedNetRegressor
-from skreg.batching import _cost
+from skreg.batching.stacking import stack_size as _cost
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(60, 4)).astype(np.float32)

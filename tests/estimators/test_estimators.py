@@ -515,7 +515,9 @@ def test_images_fill_in_the_sizes_of_a_module(images):
 
 
 def test_what_the_user_sets_for_the_module_wins(images):
-    net = small(module__hidden_layer_sizes=(5,), module__activation="tanh").fit(*images)
+    net = RegularizedNetClassifier(
+        module__hidden_layer_sizes=(5,), module__activation="tanh", max_epochs=1
+    ).fit(*images)
     assert net.module_.fc1.out_features == 5
     assert isinstance(net.module_.activation, nn.Tanh)
 

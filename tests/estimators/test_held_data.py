@@ -20,7 +20,7 @@ from torch.utils.data import RandomSampler, TensorDataset
 
 import skreg.batching._backend
 from skreg import RegularizedNetClassifier
-from skreg.batching import _engine
+from skreg.batching.stacking import engine as _engine
 
 N_FEATURES = 2000
 

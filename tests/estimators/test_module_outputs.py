@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
-from skreg.batching import _cost
+from skreg.batching.stacking import stack_size as _cost
 from skreg.modules import MLP, AnimalNet
 
 PROBABILITIES = "The module returns probabilities, but criterion=CrossEntropyLoss"

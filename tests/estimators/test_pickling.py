@@ -14,7 +14,7 @@ from sklearn.model_selection import cross_validate
 from torch import nn
 
 from skreg import RegularizedNetClassifier
-from skreg.batching._fingerprint import Fingerprints
+from skreg.batching.checkpoint.fingerprint import Fingerprints
 
 COPIES = {
     "cloudpickle": lambda net: pickle.loads(cloudpickle.dumps(net)),

@@ -17,7 +17,7 @@ from skorch.dataset import ValidSplit
 from torch import nn
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
-from skreg.batching import _cost
+from skreg.batching.stacking import stack_size as _cost
 from skreg.callbacks import AccuracyTracker
 from skreg.modules import MLP
 

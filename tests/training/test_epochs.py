@@ -21,7 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
 from skreg.callbacks import AccuracyTracker
-from skreg.estimators import _epochs
+from skreg.estimators import _epoch_without_hooks as _epochs
 from skreg.estimators.paths import forced_path
 from skreg.modules import MLP, AnimalNet, AnimalNetDropout, BigAnimalNet
 from skreg.transforms import GaussianNoise

@@ -17,7 +17,8 @@ from torch.optim.lr_scheduler import (
 )
 
 from skreg import RegularizedNetClassifier
-from skreg.batching import _cost, _engine
+from skreg.batching.stacking import engine as _engine
+from skreg.batching.stacking import stack_size as _cost
 
 SCHEDULES = {
     "StepLR": {"policy": StepLR, "step_size": 2, "gamma": 0.5},

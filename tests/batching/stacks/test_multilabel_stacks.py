@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from skreg import RegularizedNetClassifier
-from skreg.backprop import binary_cross_entropy, loss_head
+from skreg.backprop import binary_cross_entropy, loss_with_gradient
 from skreg.callbacks import AccuracyTracker
 from skreg.estimators.paths import forced_path
 
@@ -68,10 +68,10 @@ def test_loss_and_gradient_are_those_of_torch(seed, stack, shared, weighted, siz
 
 
 def test_what_the_head_stands_in_for():
-    assert loss_head(nn.BCEWithLogitsLoss()) is binary_cross_entropy
-    assert loss_head(nn.BCEWithLogitsLoss(reduction="sum")) is None
-    assert loss_head(nn.BCEWithLogitsLoss(pos_weight=torch.ones(4))) is None
-    assert loss_head(nn.BCEWithLogitsLoss(weight=torch.ones(4))) is None
+    assert loss_with_gradient(nn.BCEWithLogitsLoss()) is binary_cross_entropy
+    assert loss_with_gradient(nn.BCEWithLogitsLoss(reduction="sum")) is None
+    assert loss_with_gradient(nn.BCEWithLogitsLoss(pos_weight=torch.ones(4))) is None
+    assert loss_with_gradient(nn.BCEWithLogitsLoss(weight=torch.ones(4))) is None
 
 
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["equal", "weighted"])

@@ -15,8 +15,9 @@ from stacked_nets import (
     together,
 )
 
-from skreg.batching import _cost, _engine
-from skreg.batching._stack import Stack
+from skreg.batching.stacking import engine as _engine
+from skreg.batching.stacking import stack_size as _cost
+from skreg.batching.stacking.stack import Stack
 
 
 def test_a_fit_that_cannot_split_off_its_validation_data_fails_alone(iris, stacks):

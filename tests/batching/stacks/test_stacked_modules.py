@@ -22,8 +22,8 @@ from stacked_nets import (
 from torch import nn
 
 from skreg import RegularizedNetClassifier
-from skreg.batching import _cost
-from skreg.batching._stack import Stack
+from skreg.batching.stacking import stack_size as _cost
+from skreg.batching.stacking.stack import Stack
 
 
 class Watches(Callback):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from skreg._utils.randomness import seeded
-from skreg.batching._candidates import Candidate, first_inputs
 from skreg.batching._memory import memory
-from skreg.batching._vmap import stack_of_copies
+from skreg.batching.stacking.stackable import StackableFit, first_inputs
+from skreg.batching.stacking.vmap import stack_of_copies
 from skreg.training.batches import is_sparse_dataset
 
 __all__ = ["stack_size"]
@@ -21,12 +21,12 @@ CACHED_BYTES = 6 * 2**20
 N_RACED = 8
 
 
-def stack_size(candidates: Sequence[Candidate]) -> int | str:
+def stack_size(candidates: Sequence[StackableFit]) -> int | str:
     """Return how many of these nets, of one shape, to train as one; or why not to.
 
     Parameters
     ----------
-    candidates : sequence of Candidate
+    candidates : sequence of StackableFit
     """
     first = candidates[0]
     weights = sum(w.nbytes for w in first.module.parameters())
@@ -50,7 +50,7 @@ def stack_size(candidates: Sequence[Candidate]) -> int | str:
     return size
 
 
-def _activation_bytes(candidate: Candidate) -> int:
+def _activation_bytes(candidate: StackableFit) -> int:
     """Return the bytes that a batch takes on its way through a net, and back."""
     n_samples = min(candidate.batches.batch_size, len(candidate.train))
     X = first_inputs(candidate.fit, candidate.train, 2)

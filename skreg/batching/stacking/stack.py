@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from skreg._utils.flat import NamedTensors
 from skreg.backprop import Backprop, Parts
-from skreg.batching._candidates import Candidate, make_head
-from skreg.batching._streams import DataPool, Samples, Streams
-from skreg.batching._vmap import VmappedModule
+from skreg.batching.stacking.stackable import StackableFit, stacked_loss
+from skreg.batching.stacking.streams import DataPool, Samples, Streams
+from skreg.batching.stacking.vmap import VmappedModule
 from skreg.training.optimizer_step import make_step
 from skreg.training.output_checks import last_operation, name_of
 from skreg.training.regularizing import Active
@@ -28,11 +28,11 @@ class Stack:
 
     Parameters
     ----------
-    candidates : sequence of Candidate
+    candidates : sequence of StackableFit
     pool : DataPool
     """
 
-    def __init__(self, candidates: Sequence[Candidate], pool: DataPool):
+    def __init__(self, candidates: Sequence[StackableFit], pool: DataPool):
         # Nets that see the same, and whose optimizers have the same options, are
         # neighbours: they share a matrix product, and take their steps in one call.
         self.candidates = sorted(
@@ -54,7 +54,7 @@ class Stack:
                 tensor.data = stacked[name][row]
         self.regularizers = Active.stack([c.regularizers for c in self.candidates])
         self.streams = Streams(self.candidates, pool)
-        self.head = make_head(self.candidates)
+        self.loss_with_gradient = stacked_loss(self.candidates)
         self.n_outputs = self.candidates[0].net.n_outputs_
         self._looks = True
         self.model = self._make_model(tensors[0])
@@ -95,7 +95,7 @@ class Stack:
         outputs = self.outputs(samples, training=True)
         self._look_at_outputs(outputs)
         return written_gradients(
-            *(self.model, *self.head(outputs, samples.y, samples.scale)),
+            *(self.model, *self.loss_with_gradient(outputs, samples.y, samples.scale)),
             *(self.regularizers, self.gradients, self.weights),
         )
 
@@ -126,7 +126,7 @@ class Stack:
             return self.model.forward(samples.stacked(), training, samples.shared)
         if samples.shared or 4 * len(samples.parts) <= len(self):
             parts = [part.flatten(start_dim=1) for part in samples.parts]
-            return self.model.forward(Parts(parts, samples.rows), training)
+            return self.model.forward(Parts(parts, samples.nets), training)
         return self.model.forward(samples.stacked().flatten(start_dim=2), training)
 
     def _checked(self, outputs: Tensor, n_samples: int) -> Tensor:
@@ -156,16 +156,16 @@ class Stack:
         """
         if not any(candidate.scheduled for candidate in self.candidates):
             return True
-        for group, rows in zip(self.optimizer.param_groups, self.groups, strict=True):
-            options, *others = [c.options() for c in self.candidates[rows]]
+        for group, nets in zip(self.optimizer.param_groups, self.groups, strict=True):
+            options, *others = [c.options() for c in self.candidates[nets]]
             if any(other != options for other in others):
                 return False
             group.update(options)
         return True
 
-    def release(self, rows: Sequence[int]) -> None:
+    def release(self, nets: Sequence[int]) -> None:
         """Give nets memory of their own, and their optimizers the state they are in."""
-        for row in rows:
+        for row in nets:
             candidate = self.candidates[row]
             for tensor in candidate.tensors.values():
                 tensor.data = tensor.detach().clone()
@@ -178,34 +178,34 @@ class Stack:
         if first.layers is None:
             return VmappedModule(
                 *(first.module, self.weights, self.gradients, self.fixed),
-                self.streams.draw_noise,
+                self.streams.draw_mask,
             )
         names = {id(layer): name for name, layer in first.module.named_modules()}
         parameters = {named[name]: weight for name, weight in self.weights.items()}
         gradients = {named[name]: grad for name, grad in self.gradients.items()}
 
-        def draw_noise(layer: nn.Module, x: Tensor) -> Tensor | None:
-            return self.streams.draw_noise(names[id(layer)], x)
+        def draw_mask(layer: nn.Module, x: Tensor) -> Tensor | None:
+            return self.streams.draw_mask(names[id(layer)], x)
 
-        return Backprop(first.layers, parameters, gradients, draw_noise)
+        return Backprop(first.layers, parameters, gradients, draw_mask)
 
     def _make_optimizer(self):
         """Make one optimizer, with a group of views for each set of options."""
         groups, slices, start = [], [], 0
         for _, members in groupby(self.candidates, _optimizer_key):
             members = list(members)
-            rows = slice(start, start + len(members))
+            nets = slice(start, start + len(members))
             views = []
             for name, weight in self.weights.items():
-                view = nn.Parameter(weight[rows])
-                view.grad = self.gradients[name][rows]
+                view = nn.Parameter(weight[nets])
+                view.grad = self.gradients[name][nets]
                 views.append(view)
             groups.append({**members[0].options(), "params": views})
-            slices.append(rows)
-            start = rows.stop
+            slices.append(nets)
+            start = nets.stop
         optimizer = type(self.candidates[0].net.optimizer_)(groups)
-        for group, rows in zip(optimizer.param_groups, slices, strict=True):
-            self._take_over_state(optimizer, group["params"], self.candidates[rows])
+        for group, nets in zip(optimizer.param_groups, slices, strict=True):
+            self._take_over_state(optimizer, group["params"], self.candidates[nets])
         return optimizer, slices
 
     def _take_over_state(self, optimizer, views, members) -> None:
@@ -224,24 +224,24 @@ class Stack:
         candidate = self.candidates[row]
         optimizer = candidate.net.optimizer_
         named = candidate.tensors
-        for group, rows in zip(self.optimizer.param_groups, self.groups, strict=True):
-            if not rows.start <= row < rows.stop:
+        for group, nets in zip(self.optimizer.param_groups, self.groups, strict=True):
+            if not nets.start <= row < nets.stop:
                 continue
             for name, view in zip(self.weights, group["params"], strict=True):
                 optimizer.state[named[name]] = {
-                    key: value[row - rows.start].clone()
+                    key: value[row - nets.start].clone()
                     if _is_per_weight(key, value)
                     else _copy(value)
                     for key, value in self.optimizer.state[view].items()
                 }
 
 
-def _states(candidate: Candidate) -> dict[str, dict]:
+def _states(candidate: StackableFit) -> dict[str, dict]:
     state = candidate.net.optimizer_.state
     return {name: state.get(w, {}) for name, w in candidate.tensors.items()}
 
 
-def _optimizer_key(candidate: Candidate) -> str:
+def _optimizer_key(candidate: StackableFit) -> str:
     """Return what those have in common who take their steps together."""
     steps = {
         float(state["step"]) for state in _states(candidate).values() if "step" in state

@@ -15,13 +15,13 @@ from skreg.regularizers.dropout import is_dropout
 __all__ = [
     "FEATURE_NDIM",
     "VmappedModule",
-    "make_noise",
+    "make_mask",
+    "mask_shape",
     "named_tensors",
-    "noise_shape",
     "stack_of_copies",
 ]
 
-# Dropout layers, and how many of the last axes their noise is the same along.
+# Dropout layers, and how many of the last axes their mask is the same along.
 FEATURE_NDIM = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}
 
 
@@ -36,7 +36,7 @@ class VmappedModule:
         The trainable parameters, and where their gradients go.
     fixed : mapping of str to Tensor of shape (B, ...)
         Frozen parameters and buffers; the latter may be changed by ``forward``.
-    draw_noise : callable
+    draw_mask : callable
         Maps the name of a dropout layer, a tensor of shape (B, n, ...) and the number
         of its last axes that are dropped together to what it is multiplied with; or to
         None.
@@ -48,11 +48,11 @@ class VmappedModule:
         weights: Mapping[str, Tensor],
         gradients: Mapping[str, Tensor],
         fixed: Mapping[str, Tensor],
-        draw_noise: Callable[[str, Tensor, int], Tensor | None],
+        draw_mask: Callable[[str, Tensor, int], Tensor | None],
     ):
         self.module = deepcopy(module)
         self._anchor = _Anchor()
-        _replace_dropout(self.module, draw_noise, self._anchor)
+        _replace_dropout(self.module, draw_mask, self._anchor)
         self.gradients = gradients
         self.fixed = dict(fixed)
         # Leaves that share the memory of the weights: the optimizer changes that.
@@ -100,9 +100,9 @@ class _Anchor:
     """Holds a tensor that each net has one of."""
 
 
-def _replace_dropout(module: nn.Module, draw_noise, anchor) -> None:
+def _replace_dropout(module: nn.Module, draw_mask, anchor) -> None:
     stacked = {
-        layer: _StackedDropout(name, FEATURE_NDIM[type(layer)], draw_noise, anchor)
+        layer: _StackedDropout(name, FEATURE_NDIM[type(layer)], draw_mask, anchor)
         for name, layer in module.named_modules()
         if is_dropout(layer)
     }
@@ -113,17 +113,17 @@ def _replace_dropout(module: nn.Module, draw_noise, anchor) -> None:
 
 
 class _StackedDropout(nn.Module):
-    def __init__(self, name, feature_ndim, draw_noise, anchor):
+    def __init__(self, name, feature_ndim, draw_mask, anchor):
         super().__init__()
         self.name, self.feature_ndim = name, feature_ndim
-        self.draw_noise, self.anchor = draw_noise, anchor
+        self.draw_mask, self.anchor = draw_mask, anchor
 
     def forward(self, x):
-        return _Noisy.apply(x, self.anchor.value, self) if self.training else x
+        return _Masked.apply(x, self.anchor.value, self) if self.training else x
 
 
-class _Noisy(torch.autograd.Function):
-    """Multiply the tensors of all nets, which it sees as one, with their noise."""
+class _Masked(torch.autograd.Function):
+    """Multiply the tensors of all nets, which it sees as one, with their mask."""
 
     @staticmethod
     def forward(x, anchor, layer):
@@ -139,8 +139,8 @@ class _Noisy(torch.autograd.Function):
             x = x.expand(info.batch_size, *x.shape)
         else:
             x = x.movedim(in_dims[0], 0)
-        noise = layer.draw_noise(layer.name, x, layer.feature_ndim)
-        return (x if noise is None else x * noise), 0
+        mask = layer.draw_mask(layer.name, x, layer.feature_ndim)
+        return (x if mask is None else x * mask), 0
 
 
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -148,7 +148,7 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def stack_of_copies(module: nn.Module, n_copies: int, draw_noise) -> VmappedModule:
+def stack_of_copies(module: nn.Module, n_copies: int, draw_mask) -> VmappedModule:
     """Return `n_copies` of a module, with gradients of zero."""
     fixed = {
         name: torch.stack([tensor.detach()] * n_copies)
@@ -157,20 +157,20 @@ def stack_of_copies(module: nn.Module, n_copies: int, draw_noise) -> VmappedModu
     trained = [name for name, w in module.named_parameters() if w.requires_grad]
     weights = {name: fixed.pop(name) for name in trained}
     gradients = {name: torch.zeros_like(w) for name, w in weights.items()}
-    return VmappedModule(module, weights, gradients, fixed, draw_noise)
+    return VmappedModule(module, weights, gradients, fixed, draw_mask)
 
 
-def noise_shape(x: Tensor, feature_ndim: int) -> tuple[int, ...]:
+def mask_shape(x: Tensor, feature_ndim: int) -> tuple[int, ...]:
     """Return the shape of what multiplies x, of shape (B, n, ...), but for B."""
     shape = x.shape[1:]
     return (*shape[:-feature_ndim], *[1] * feature_ndim) if feature_ndim else (*shape,)
 
 
-def make_noise(p: float, shape, generator: torch.Generator, like: Tensor) -> Tensor:
+def make_mask(p: float, shape, generator: torch.Generator, like: Tensor) -> Tensor:
     """Return what dropout multiplies with, as torch draws it from `generator`."""
-    noise = torch.empty(shape, dtype=like.dtype, device=like.device)
+    mask = torch.empty(shape, dtype=like.dtype, device=like.device)
     if p == 0:
-        return noise.fill_(1)
+        return mask.fill_(1)
     if p == 1:
-        return noise.zero_()
-    return noise.bernoulli_(1 - p, generator=generator).div_(1 - p)
+        return mask.zero_()
+    return mask.bernoulli_(1 - p, generator=generator).div_(1 - p)

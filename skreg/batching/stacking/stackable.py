@@ -12,15 +12,20 @@ from skreg.backprop import (
     cross_entropy,
     fully_connected_layers,
     has_hooks,
-    loss_head,
+    loss_with_gradient,
 )
 from skreg.batching._jobs import Job
-from skreg.batching._signature import signature
-from skreg.batching._trial import reason_against_vmap
-from skreg.batching._vmap import FEATURE_NDIM, named_tensors
-from skreg.batching._writers import WRITERS
+from skreg.batching.stacking.signature import signature
+from skreg.batching.stacking.vmap import FEATURE_NDIM, named_tensors
+from skreg.batching.stacking.vmap_check import reason_against_vmap
+from skreg.batching.stacking.writers import WRITERS
 from skreg.callbacks import EarlyStopping
-from skreg.estimators.paths import STACK, head_of, is_known, reason_against
+from skreg.estimators.paths import (
+    STACK,
+    is_known,
+    loss_with_gradient_of,
+    reason_against,
+)
 from skreg.regularizers.dropout import dropout_layers, is_dropout
 from skreg.training.batches import (
     ArrayDataset,
@@ -30,7 +35,7 @@ from skreg.training.batches import (
 )
 from skreg.transforms import is_sample_augmentation
 
-__all__ = ["Candidate", "examine", "first_inputs"]
+__all__ = ["StackableFit", "examine", "first_inputs"]
 
 # Each treats every weight on its own, so that stacked weights train as single ones do.
 OPTIMIZERS = {
@@ -46,7 +51,7 @@ TRIED = 256  # samples of a batch are enough to try a module with
 
 
 @dataclass(eq=False)
-class Candidate:
+class StackableFit:
     """A fit that can be trained in a stack, and what training it takes.
 
     Attributes
@@ -122,7 +127,7 @@ class Candidate:
         return self.fit.regularizers
 
 
-def examine(job: Job, reasons: dict) -> Candidate | str:
+def examine(job: Job, reasons: dict) -> StackableFit | str:
     """Return a fit as a candidate for a stack, or the reason why it is none.
 
     Parameters
@@ -133,7 +138,7 @@ def examine(job: Job, reasons: dict) -> Candidate | str:
 
     Returns
     -------
-    Candidate or str
+    StackableFit or str
 
     Raises
     ------
@@ -177,7 +182,7 @@ def examine(job: Job, reasons: dict) -> Candidate | str:
         # they are in batch normalisation.
         shape = (*shape, len(train), 0 if valid is None else len(valid))
     last_epoch = len(net.history) + net.max_epochs
-    return Candidate(
+    return StackableFit(
         *(job, train, valid, batches, valid_batches.batch_size, layers),
         shape,
         last_epoch,
@@ -236,7 +241,7 @@ def _reason_against(fit) -> str | None:
         return "its module has no trainable parameters, or some of another dtype"
     if getattr(net, "_multilabel", False) and net.predict_nonlinearity != "auto":
         return "its predict_nonlinearity decides on 0/1 targets"
-    if head_of(net) is None:
+    if loss_with_gradient_of(net) is None:
         name = type(net.criterion_).__name__
         return f"criterion {name} cannot be stacked, or not with its options"
     if not hasattr(net, "input_shape_"):
@@ -269,12 +274,12 @@ def _scores(callback) -> bool:
     return type(callback) is EarlyStopping and callback.scorer_ is not None
 
 
-def make_head(candidates: list[Candidate]):
+def stacked_loss(candidates: list[StackableFit]):
     """Return the loss of a stack, with its gradient; smoothing may differ by net."""
     criteria = [candidate.net.criterion_ for candidate in candidates]
     smoothing = [getattr(criterion, "label_smoothing", 0.0) for criterion in criteria]
     if len(set(smoothing)) == 1:
-        return loss_head(criteria[0])
+        return loss_with_gradient(criteria[0])
     net = candidates[0].net
     smoothing = torch.tensor(smoothing, device=net.device_, dtype=net.dtype_)
     return partial(cross_entropy, label_smoothing=smoothing.reshape(-1, 1, 1))

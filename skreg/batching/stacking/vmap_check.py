@@ -13,11 +13,11 @@ from skreg._utils.randomness import (
     random_states,
     seeded,
 )
-from skreg.batching._signature import attributes
-from skreg.batching._vmap import (
-    make_noise,
+from skreg.batching.stacking.signature import attributes
+from skreg.batching.stacking.vmap import (
+    make_mask,
+    mask_shape,
     named_tensors,
-    noise_shape,
     stack_of_copies,
 )
 from skreg.regularizers.dropout import dropout_layers
@@ -102,13 +102,13 @@ def _disagreement(module, x, shared) -> str | None:
     """
     single, generator = deepcopy(module), make_generator(0)
 
-    def draw_noise(name, z, feature_ndim):
+    def draw_mask(name, z, feature_ndim):
         p = module.get_submodule(name).p
         if p == 0:
             return None
-        return make_noise(p, noise_shape(z, feature_ndim), generator, z).unsqueeze(0)
+        return make_mask(p, mask_shape(z, feature_ndim), generator, z).unsqueeze(0)
 
-    pair = stack_of_copies(module, 2, draw_noise)
+    pair = stack_of_copies(module, 2, draw_mask)
     inputs = x if shared else torch.stack([x.flip(0), x])
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of what vmap can do in a slow way only

@@ -13,14 +13,14 @@ from torch import Tensor
 from skreg._utils.flat import FlatTensors
 from skreg._utils.torch_state import plain_torch
 from skreg.backprop import Backprop, fully_connected_layers
-from skreg.estimators.paths import head_of
+from skreg.estimators.paths import loss_with_gradient_of
 from skreg.training.optimizer_step import make_step
 from skreg.training.output_checks import name_of
 from skreg.training.step import written_gradients
 
 
-def make_hand_training(net) -> "HandTraining":
-    """Return the `HandTraining` of a fit that is about to begin.
+def make_backprop_program(net) -> "BackpropProgram":
+    """Return the `BackpropProgram` of a fit that is about to begin.
 
     Parameters
     ----------
@@ -28,14 +28,14 @@ def make_hand_training(net) -> "HandTraining":
         Initialised, in a session; `skreg.estimators.paths` has chosen this path.
     """
     layers = fully_connected_layers(net.module_, getattr(net, "input_shape_", ()))
-    return HandTraining(net, layers, head_of(net))
+    return BackpropProgram(net, layers, loss_with_gradient_of(net))
 
 
 def _shares_memory(parameter, view) -> bool:
     return parameter.data_ptr() == view.data_ptr() and parameter.shape == view.shape
 
 
-class HandTraining:
+class BackpropProgram:
     """Such a training, from its first epoch to `release`.
 
     The weights of the module are views of one tensor meanwhile, and so are their
@@ -46,13 +46,13 @@ class HandTraining:
     net : RegularizedNet
     layers : list of nn.Module
         From `skreg.backprop.fully_connected_layers`.
-    head : callable
-        The loss, from `skreg.backprop.loss_head`.
+    loss_with_gradient : callable
+        The loss, from `skreg.backprop.loss_with_gradient`.
     """
 
-    def __init__(self, net, layers, head):
+    def __init__(self, net, layers, loss_with_gradient):
         self.net = net
-        self.head = head
+        self.loss_with_gradient = loss_with_gradient
         self.generator = None  # of dropout; None is torch's default one
         self.weights, self.gradients = _flattened(net)
         self.parameters = [net._session.weights[name] for name in self.weights]
@@ -62,7 +62,7 @@ class HandTraining:
             layers,
             dict(zip(self.parameters, self.weights.values(), strict=True)),
             dict(zip(self.parameters, self.gradients.values(), strict=True)),
-            self._draw_noise,
+            self._draw_mask,
         )
         self.layers = layers
         self.flop_per_sample = (
@@ -70,7 +70,7 @@ class HandTraining:
         )  # two products back, one forward
         # Others may change the net at any time, and `is_current` sees it only before an
         # epoch: then the module itself is evaluated.
-        self.evaluates = net._session.closed
+        self.evaluates = net._session.unobserved
         self._thread = get_ident()
         self._evaluated = None
 
@@ -83,10 +83,10 @@ class HandTraining:
         if self.evaluates:
             return True
         net = self.net
-        self.head = head_of(net)
+        self.loss_with_gradient = loss_with_gradient_of(net)
         layers = fully_connected_layers(net.module_, net.input_shape_) or []
         return (
-            self.head is not None
+            self.loss_with_gradient is not None
             and list(map(id, layers)) == list(map(id, self.layers))
             and _ids(self.parameters) == _ids(net.module_.parameters())
             and _ids(self.parameters) == _ids(_optimized(net.optimizer_))
@@ -129,7 +129,7 @@ class HandTraining:
             fit.look_at_outputs(outputs, name_of(self.layers[-1]))
         scale = 1 / n if weight is None else weight.to(outputs) / n
         return written_gradients(
-            *(self.backprop, *self.head(outputs, y, scale)),
+            *(self.backprop, *self.loss_with_gradient(outputs, y, scale)),
             *(fit.regularizers, self.gradients, self.weights),
         )
 
@@ -153,14 +153,14 @@ class HandTraining:
     def _fingerprint(self, X) -> tuple:
         return X.data_ptr(), X.shape, X._version, *(w._version for w in self.parameters)
 
-    def _draw_noise(self, layer, x):
+    def _draw_mask(self, layer, x):
         p = layer.p
         if p == 0:
             return None
         if p == 1:
             return torch.zeros_like(x)
-        noise = torch.empty_like(x)
-        return noise.bernoulli_(1 - p, generator=self.generator).div_(1 - p)
+        mask = torch.empty_like(x)
+        return mask.bernoulli_(1 - p, generator=self.generator).div_(1 - p)
 
     @plain_torch()
     def release(self) -> None:

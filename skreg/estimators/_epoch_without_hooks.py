@@ -21,7 +21,7 @@ def draws_nothing_else(net, batches, fit_params: dict) -> bool:
     session = net._session
     return (
         session is not None
-        and session.hand is not None
+        and session.program is not None
         and session.augment is None
         and session.bounds is None  # attacks begin at random points
         and not net.regularizers  # of the user's, which may draw
@@ -30,13 +30,13 @@ def draws_nothing_else(net, batches, fit_params: dict) -> bool:
     )
 
 
-def run_lean_epoch(net, batches, training: bool, fit_params: dict) -> None:
+def run_epoch_without_hooks(net, batches, training: bool, fit_params: dict) -> None:
     """Train, or validate, on each batch."""
     run = train_epoch if training else validate_epoch
-    hand, flop = net._session.hand, inf
-    if hand is not None and type(batches) is InMemoryBatches:
+    program, flop = net._session.program, inf
+    if program is not None and type(batches) is InMemoryBatches:
         n_samples = min(batches.batch_size, len(batches.dataset))
-        flop = n_samples * hand.flop_per_sample
+        flop = n_samples * program.flop_per_sample
     with threads_for(flop):
         run(net, batches, fit_params)
 
@@ -44,7 +44,7 @@ def run_lean_epoch(net, batches, training: bool, fit_params: dict) -> None:
 def train_epoch(net, batches, fit_params) -> None:
     """Take a step on each batch; write losses and penalties into the history."""
     net._set_training(True)
-    program = None if fit_params else net._session.hand
+    program = None if fit_params else net._session.program
     if program is None:
         program = AutogradProgram(net, fit_params)
     else:

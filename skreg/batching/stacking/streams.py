@@ -19,8 +19,8 @@ from torch import Tensor
 
 from skreg._utils.randomness import borrowed, epoch_seed, make_generator
 from skreg._utils.sparse import is_sparse, sparse_parts
-from skreg.batching._candidates import Candidate
-from skreg.batching._vmap import make_noise, noise_shape
+from skreg.batching.stacking.stackable import StackableFit
+from skreg.batching.stacking.vmap import make_mask, mask_shape
 from skreg.training.batches import ArrayDataset, mean_weight
 
 __all__ = ["DataPool", "Evaluation", "Samples", "Stream", "Streams"]
@@ -60,7 +60,7 @@ class DataPool:
     def _place(self, dataset: ArrayDataset) -> int:
         return self._places[id(self.unique(dataset))]
 
-    def stream_key(self, candidate: Candidate) -> tuple:
+    def stream_key(self, candidate: StackableFit) -> tuple:
         """Return what two nets must have in common to see the same stream.
 
         It holds no address: stacks are sorted by it, and sums of floating-point
@@ -96,7 +96,7 @@ class Samples:
     ----------
     parts : list of Tensor of shape (n_s, ...)
         The inputs of each stream.
-    rows : list of slice
+    nets : list of slice
         The nets of each stream.
     y : Tensor of shape (n, ...) if there is one stream, else (B, n, ...)
     scale : float, or Tensor of shape (n,) or (B, n)
@@ -106,7 +106,7 @@ class Samples:
     """
 
     parts: list[Tensor]
-    rows: list[slice]
+    nets: list[slice]
     y: Tensor
     scale: float | Tensor
     sizes: list[int]
@@ -122,8 +122,8 @@ class Samples:
             return self.parts[0]
         first = self.parts[0]
         X = first.new_zeros(len(self.sizes), max(self.sizes), *first.shape[1:])
-        for part, rows in zip(self.parts, self.rows, strict=True):
-            X[rows, : len(part)] = part
+        for part, nets in zip(self.parts, self.nets, strict=True):
+            X[nets, : len(part)] = part
         return X
 
 
@@ -134,15 +134,15 @@ class Stream:
     Attributes
     ----------
     dataset : ArrayDataset
-    leader : Candidate
+    representative : StackableFit
         Any of its nets.
-    rows : slice
+    nets : slice
         Their places in the stack, which are neighbours.
     """
 
     dataset: ArrayDataset
-    leader: Candidate
-    rows: slice
+    representative: StackableFit
+    nets: slice
 
     def begin_epoch(self, epoch: int) -> None:
         """Draw the order of the samples.
@@ -152,56 +152,61 @@ class Stream:
         epoch : int
             Counted from 1.
         """
-        self.generator = make_generator(epoch_seed(self.leader.seed, epoch))
-        batches = copy(self.leader.batches)
+        self.generator = make_generator(epoch_seed(self.representative.seed, epoch))
+        batches = copy(self.representative.batches)
         batches.dataset, batches.generator = self.dataset, self.generator
         self._batches = batches.in_order(batches.draw_order())
 
     def next_batch(self) -> tuple[Tensor, Tensor, float | Tensor]:
         """Return X, y and the scale of the losses of the next batch of the epoch."""
-        net, batch = self.leader.net, next(self._batches)
+        net, batch = self.representative.net, next(self._batches)
         (X, y), weight = batch, batch.weight
-        X = self.leader.fit.to_device(X)
-        augment, regularizers = self.leader.augment, self.leader.regularizers
+        X = self.representative.fit.to_device(X)
+        augment, regularizers = (
+            self.representative.augment,
+            self.representative.regularizers,
+        )
         if augment is not None or regularizers.changes_batches:
             with borrowed(self.generator, net.device_), torch.no_grad():
                 X = X if augment is None else augment(X)
                 X, y = regularizers.batch(X, y)
         if weight is None:
             return X, y, 1 / X.shape[0]
-        weight = weight / self.leader.fit.mean_weight
+        weight = weight / self.representative.fit.mean_weight
         return X, y, weight.to(X) / len(X)
 
 
 class Streams:
-    """The streams of a stack, and its dropout noise.
+    """The streams of a stack, and its dropout mask.
 
     Parameters
     ----------
-    candidates : sequence of Candidate
+    candidates : sequence of StackableFit
         In the order of the stack; those that see the same stream are neighbours.
     pool : DataPool
     """
 
-    def __init__(self, candidates: Sequence[Candidate], pool: DataPool):
+    def __init__(self, candidates: Sequence[StackableFit], pool: DataPool):
         self.candidates = candidates
         self.streams, start = [], 0
         for _, members in groupby(candidates, pool.stream_key):
             members = list(members)
-            rows = slice(start, start + len(members))
+            nets = slice(start, start + len(members))
             dataset = pool.unique(members[0].train)
-            self.streams.append(Stream(dataset, members[0], rows))
-            start = rows.stop
-        self._gather = Gather([s.rows for s in self.streams], candidates[0].net.device_)
-        self.noise = [
-            noise for stream in self.streams for noise in _noises(stream, candidates)
+            self.streams.append(Stream(dataset, members[0], nets))
+            start = nets.stop
+        self._gather = Gather([s.nets for s in self.streams], candidates[0].net.device_)
+        self.masks = [
+            mask
+            for stream in self.streams
+            for mask in _dropout_masks(stream, candidates)
         ]
 
     def begin_epoch(self) -> None:
         for stream in self.streams:
-            stream.begin_epoch(len(stream.leader.net.history))
-        for noise in self.noise:
-            noise.begin_epoch()
+            stream.begin_epoch(len(stream.representative.net.history))
+        for mask in self.masks:
+            mask.begin_epoch()
 
     def next_batch(self) -> Samples:
         """Return the next batch of the epoch, of all nets."""
@@ -209,7 +214,7 @@ class Streams:
         self._sizes = [X.shape[0] for X, _, _ in batches]
         return self._gather(batches)
 
-    def draw_noise(self, name: str, x: Tensor, feature_ndim: int = 0) -> Tensor | None:
+    def draw_mask(self, name: str, x: Tensor, feature_ndim: int = 0) -> Tensor | None:
         """Return what dropout multiplies with; None if it drops nothing.
 
         Parameters
@@ -224,16 +229,16 @@ class Streams:
         -------
         Tensor of shape (B, n, ...), (1, n, ...) or None
         """
-        if all(noise.dropout[name] == 0 for noise in self.noise):
+        if all(mask.dropout[name] == 0 for mask in self.masks):
             return None
-        n_all, *shape = noise_shape(x, feature_ndim)
-        if len(self.noise) == 1:
-            return self.noise[0].draw(name, (n_all, *shape), x).unsqueeze(0)
+        n_all, *shape = mask_shape(x, feature_ndim)
+        if len(self.masks) == 1:
+            return self.masks[0].draw(name, (n_all, *shape), x).unsqueeze(0)
         padded = len(set(self._sizes)) > 1
         stacked = x.new_ones(len(self.candidates), n_all, *shape)
-        for noise in self.noise:
-            n = self._sizes[self.streams.index(noise.stream)] if padded else n_all
-            stacked[noise.rows, :n] = noise.draw(name, (n, *shape), x)
+        for mask in self.masks:
+            n = self._sizes[self.streams.index(mask.stream)] if padded else n_all
+            stacked[mask.nets, :n] = mask.draw(name, (n, *shape), x)
         return stacked
 
 
@@ -242,7 +247,7 @@ class Evaluation:
 
     Parameters
     ----------
-    candidates : sequence of Candidate
+    candidates : sequence of StackableFit
     datasets : sequence of ArrayDataset
     batch_size : int
     pool : DataPool
@@ -251,13 +256,13 @@ class Evaluation:
     def __init__(self, candidates, datasets, batch_size: int, pool: DataPool):
         self.fit, self.net = candidates[0].fit, candidates[0].net
         self.batch_size = batch_size
-        self.datasets, self.rows, start = [], [], 0
+        self.datasets, self.nets, start = [], [], 0
         for _, group in groupby(map(pool.unique, datasets), id):
             group = list(group)
             self.datasets.append(group[0])
-            self.rows.append(slice(start, start + len(group)))
+            self.nets.append(slice(start, start + len(group)))
             start += len(group)
-        self._gather = Gather(self.rows, self.net.device_)
+        self._gather = Gather(self.nets, self.net.device_)
 
         # As a single fit weighs them.
         self._weights = [
@@ -287,16 +292,16 @@ class Evaluation:
 
 
 @dataclass(eq=False)
-class _Noise:
+class _DropoutMask:
     """The dropout of those nets of a stream that drop with the same probabilities."""
 
     stream: Stream
     dropout: dict[str, float]
-    rows: list[int] = field(default_factory=list)
+    nets: list[int] = field(default_factory=list)
     alone: bool = False  # the only one of its stream
 
     def begin_epoch(self) -> None:
-        net = self.stream.leader.net
+        net = self.stream.representative.net
         if net.device_.type != "cpu":
             seed = epoch_seed(net.seed_, len(net.history))
             self.generator = make_generator(seed, net.device_)
@@ -306,18 +311,18 @@ class _Noise:
             self.generator = self.stream.generator.clone_state()
 
     def draw(self, name, shape, like) -> Tensor:
-        return make_noise(self.dropout[name], shape, self.generator, like)
+        return make_mask(self.dropout[name], shape, self.generator, like)
 
 
-def _noises(stream, candidates) -> list[_Noise]:
-    noises = {}
-    for row in range(stream.rows.start, stream.rows.stop):
+def _dropout_masks(stream, candidates) -> list[_DropoutMask]:
+    masks = {}
+    for row in range(stream.nets.start, stream.nets.stop):
         dropout = candidates[row].dropout
-        noise = noises.setdefault(tuple(dropout.values()), _Noise(stream, dropout))
-        noise.rows.append(row)
-    for noise in noises.values():
-        noise.alone = len(noises) == 1
-    return list(noises.values())
+        mask = masks.setdefault(tuple(dropout.values()), _DropoutMask(stream, dropout))
+        mask.nets.append(row)
+    for mask in masks.values():
+        mask.alone = len(masks) == 1
+    return list(masks.values())
 
 
 class Gather:
@@ -325,16 +330,16 @@ class Gather:
 
     Parameters
     ----------
-    rows : list of slice
+    nets : list of slice
         The nets of each stream.
     device : torch.device
     """
 
-    def __init__(self, rows: list[slice], device: torch.device):
-        self.rows = rows
-        counts = [places.stop - places.start for places in rows]
+    def __init__(self, nets: list[slice], device: torch.device):
+        self.nets = nets
+        counts = [places.stop - places.start for places in nets]
         self.counts = counts
-        stream_of_net = np.repeat(np.arange(len(rows)), counts)
+        stream_of_net = np.repeat(np.arange(len(nets)), counts)
         self.stream_of_net = torch.from_numpy(stream_of_net).to(device)
 
     def __call__(self, batches: list[tuple]) -> Samples:
@@ -345,7 +350,7 @@ class Gather:
         _, y, scale = batches[0]
         if len(batches) > 1:
             y, scale = self._of_all(batches, lengths)
-        return Samples(parts, self.rows, y, scale, sizes)
+        return Samples(parts, self.nets, y, scale, sizes)
 
     def _of_all(self, batches, lengths):
         """Return targets and scales for each net, filled up with zeros."""

@@ -9,8 +9,8 @@ from collections import Counter
 from contextvars import ContextVar
 from pathlib import Path
 
-from skreg.batching._fingerprint import Fingerprints
 from skreg.batching._tasks import current_task
+from skreg.batching.checkpoint.fingerprint import Fingerprints
 
 __all__ = ["Checkpoint", "Keeper", "Kept"]
 

@@ -8,13 +8,13 @@ from itertools import pairwise
 import torch
 
 from skreg._utils.threads import threads_for
-from skreg.batching._candidates import Candidate, examine
-from skreg.batching._cost import stack_size
-from skreg.batching._epochs import StackEpochs
 from skreg.batching._jobs import Job
-from skreg.batching._stack import Stack
-from skreg.batching._streams import DataPool
-from skreg.batching._trial import in_a_line
+from skreg.batching.stacking.epochs import StackEpochs
+from skreg.batching.stacking.stack import Stack
+from skreg.batching.stacking.stack_size import stack_size
+from skreg.batching.stacking.stackable import StackableFit, examine
+from skreg.batching.stacking.streams import DataPool
+from skreg.batching.stacking.vmap_check import in_a_line
 from skreg.estimators.paths import STACK, TrainingPath
 
 __all__ = ["train_together"]
@@ -32,7 +32,7 @@ def train_together(jobs: Sequence[Job], *, verbose: int = 0) -> None:
     groups, reasons, of_modules = {}, {}, {}
     for job in jobs:
         found = _examined(job, of_modules)
-        if isinstance(found, Candidate):
+        if isinstance(found, StackableFit):
             groups.setdefault(found.shape, []).append(found)
         elif found is not None:
             reasons.setdefault(found, []).append(job)
@@ -58,7 +58,7 @@ def train_together(jobs: Sequence[Job], *, verbose: int = 0) -> None:
             _tell(f"[skreg] {len(alone)} of {len(jobs)} fits trained alone: {reason}.")
 
 
-def _examined(job, of_modules) -> Candidate | str | None:
+def _examined(job, of_modules) -> StackableFit | str | None:
     """Return what `examine` does; None if the fit has failed at it."""
     try:
         return job.run(examine, job, of_modules)
@@ -90,7 +90,7 @@ def _in_parts(candidates, size: int):
     return [candidates[start:stop] for start, stop in pairwise(cuts)]
 
 
-def train_stack(candidates: Sequence[Candidate], pool: DataPool) -> dict[Job, str]:
+def train_stack(candidates: Sequence[StackableFit], pool: DataPool) -> dict[Job, str]:
     """Train nets of one shape, until the last of them is done.
 
     If the memory of a device does not suffice, start again with one half after the
@@ -99,7 +99,7 @@ def train_stack(candidates: Sequence[Candidate], pool: DataPool) -> dict[Job, st
 
     Parameters
     ----------
-    candidates : sequence of Candidate
+    candidates : sequence of StackableFit
     pool : DataPool
 
     Returns
@@ -107,7 +107,7 @@ def train_stack(candidates: Sequence[Candidate], pool: DataPool) -> dict[Job, st
     dict of Job to str
         The fits that are yet to be trained, and what went wrong.
     """
-    beginnings = [_Beginning(candidate) for candidate in candidates]
+    beginnings = [_Snapshot(candidate) for candidate in candidates]
     try:
         _train(candidates, pool)
     except Exception as error:
@@ -140,7 +140,7 @@ def _train(candidates, pool) -> None:
         remaining = [c for c in stack.candidates if id(c) not in done]
 
 
-class _Beginning:
+class _Snapshot:
     """What a fit is like before its first epoch."""
 
     def __init__(self, candidate):

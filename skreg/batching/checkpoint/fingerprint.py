@@ -10,7 +10,7 @@ import torch
 from joblib.hashing import NumpyHasher
 
 from skreg import __version__
-from skreg.batching._code import code_digest, is_installed, numbers_of
+from skreg.batching.checkpoint.code_hash import code_digest, is_installed, numbers_of
 
 __all__ = ["Fingerprints"]
 

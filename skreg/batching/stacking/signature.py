@@ -5,7 +5,7 @@ from io import BytesIO
 
 from torch import nn
 
-from skreg.batching._vmap import named_tensors
+from skreg.batching.stacking.vmap import named_tensors
 from skreg.regularizers.dropout import is_dropout
 
 __all__ = ["attributes", "signature"]

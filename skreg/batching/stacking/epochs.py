@@ -5,8 +5,8 @@ from time import time
 import numpy as np
 import torch
 
-from skreg.batching._streams import DataPool, Evaluation
-from skreg.batching._writers import WRITERS
+from skreg.batching.stacking.streams import DataPool, Evaluation
+from skreg.batching.stacking.writers import WRITERS
 from skreg.callbacks import (
     AccuracyTracker,
     StopTraining,
@@ -46,7 +46,7 @@ class StackEpochs:
         start = time()
         for candidate in self.stack.candidates:
             _begin(candidate)
-        numbers = _Numbers()
+        numbers = EpochRecord()
         self._train(numbers)
         self._validate(numbers)
         if self.training is not None:
@@ -79,7 +79,9 @@ class StackEpochs:
         classifies = self._classifies()
         for samples in self.validation:
             outputs = self.stack.outputs(samples)
-            losses.append(self.stack.head(outputs, samples.y, samples.scale)[0])
+            losses.append(
+                self.stack.loss_with_gradient(outputs, samples.y, samples.scale)[0]
+            )
             hits = hits + _hits(outputs, samples) if classifies else 0
             numbers.valid_sizes.append(samples.sizes)
         numbers.valid_losses = torch.stack(losses).cpu().double().numpy()
@@ -107,7 +109,7 @@ def _hits(outputs, samples) -> torch.Tensor:
     found = torch.sigmoid(outputs) if y.is_floating_point() else outputs
     hits = right_of_probabilities(found, y)
     n = hits.shape[-1]
-    if min(samples.sizes) < n:  # some rows fill up smaller batches
+    if min(samples.sizes) < n:  # some nets fill up smaller batches
         sizes = torch.tensor(samples.sizes, device=hits.device)
         hits &= torch.arange(n, device=hits.device) < sizes.unsqueeze(1)
     return hits.sum(-1)
@@ -120,7 +122,7 @@ def _tracks_training(net) -> bool:
     )
 
 
-class _Numbers:
+class EpochRecord:
     """What an epoch has shown of all nets: batch by batch, later net by net."""
 
     def __init__(self):

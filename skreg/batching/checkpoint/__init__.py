@@ -1,0 +1,1 @@
+"""Checkpoints: results of tasks on disk, found again by what they depend on."""

@@ -1,0 +1,1 @@
+"""Stacks: nets of one shape that train as one."""
