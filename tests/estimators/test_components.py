@@ -8,17 +8,10 @@ import pytest
 import torch
 from joblib import delayed
 from sklearn.base import clone
-from sklearn.datasets import load_iris
 from skorch.callbacks import Callback, EpochScoring, InputShapeSetter, LRScheduler
 from torch import nn
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
-
-
-@pytest.fixture(scope="module")
-def iris():
-    X, y = load_iris(return_X_y=True)
-    return X.astype(np.float32), y
 
 
 def small(make=RegularizedNetClassifier, **params):

@@ -8,7 +8,6 @@ import pytest
 import torch
 from joblib import delayed
 from sklearn.base import clone
-from sklearn.datasets import load_iris
 from skorch.callbacks import Callback
 from torch import nn
 from torch.nn import functional as F
@@ -21,12 +20,6 @@ PROBABILITIES = "The module returns probabilities, but criterion=CrossEntropyLos
 NOT_LOGARITHMS = "exponentials do not sum to 1, but criterion=NLLLoss"
 SIGMOID = "The module ends in a sigmoid, but criterion"
 BOUNDED = "The module returns numbers between 0 and 1, but scale_target=True"
-
-
-@pytest.fixture(scope="module")
-def iris():
-    X, y = load_iris(return_X_y=True)
-    return X.astype(np.float32), y
 
 
 @pytest.fixture(scope="module")
