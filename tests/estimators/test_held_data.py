@@ -214,8 +214,11 @@ def test_files_are_not_in_memory(batches, monkeypatch, tmp_path):
     X, y = data(120, 50)
     np.save(tmp_path / "X.npy", X)
 
+    class Fit:
+        net, fit_params, sample_weight, validation = small(), {}, None, None
+
     class Job:
-        net, fit_params = small(), {}
+        fit, net = Fit, Fit.net
 
     Job.X, Job.y = np.load(tmp_path / "X.npy", mmap_mode="r"), y
     assert sum(buffers_of(Job).values()) == y.nbytes

@@ -105,7 +105,7 @@ class StackEpochs:
 def _hits(outputs, samples) -> torch.Tensor:
     """Return the number of correct predictions of each net."""
     y = samples.y
-    # Candidates have the default link, see `_candidates`.
+    # Candidates have the default link, see `stackable`.
     found = torch.sigmoid(outputs) if y.is_floating_point() else outputs
     hits = right_of_probabilities(found, y)
     n = hits.shape[-1]
