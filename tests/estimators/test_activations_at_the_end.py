@@ -4,8 +4,8 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from callback_spies import SeesBatches
 from joblib import delayed
-from skorch.callbacks import Callback
 from torch import nn
 
 from skreg import RegularizedNetRegressor
@@ -19,11 +19,6 @@ y = np.exp(X[:, 0]).astype(np.float32)
 class Exp(nn.Module):
     def forward(self, x):
         return torch.exp(x)
-
-
-class SeesBatches(Callback):
-    def on_batch_end(self, net, **kwargs):
-        """Do nothing: to be there makes the net take skorch's loop."""
 
 
 def regressor(last, **params):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from callback_spies import SeesBatches
 from skorch.callbacks import Callback
 from torch import nn
 
@@ -99,11 +100,6 @@ class Pairs(torch.utils.data.Dataset):
 
     def __getitem__(self, i):
         return self.X[i], self.labels[i]
-
-
-class SeesBatches(Callback):
-    def on_batch_end(self, net, **kwargs):
-        pass
 
 
 @pytest.mark.parametrize("callbacks", [None, [SeesBatches()]])

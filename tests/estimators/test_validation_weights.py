@@ -4,10 +4,10 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from callback_spies import SeesBatches
 from sklearn.base import clone
 from sklearn.metrics import log_loss, mean_squared_error
 from sklearn.utils.class_weight import compute_sample_weight
-from skorch.callbacks import Callback
 from skorch.dataset import ValidSplit
 from torch.utils.data import TensorDataset
 
@@ -23,13 +23,6 @@ VALID = np.arange(60, 90)  # what the split below holds out
 def split(dataset, y=None, **params):
     indices = np.arange(60), VALID
     return tuple(torch.utils.data.Subset(dataset, rows) for rows in indices)
-
-
-class SeesBatches(Callback):
-    """Has skorch's own loop run the epochs."""
-
-    def on_batch_end(self, net, **kwargs):
-        pass
 
 
 class Cubed(torch.nn.Linear):

@@ -6,6 +6,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from callback_spies import SeesBatches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
@@ -31,13 +32,6 @@ def iris():
 def small(make=RegularizedNetClassifier, **params):
     params = {"hidden_layer_sizes": 8, "max_epochs": 30, "random_state": 0} | params
     return make(early_stopping=params.pop("early_stopping", True), **params)
-
-
-class SeesBatches(Callback):
-    """Has skorch's own loop run the epochs."""
-
-    def on_batch_end(self, net, **kwargs):
-        pass
 
 
 class Undecided(torch.nn.Module):

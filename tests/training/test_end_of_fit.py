@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from callback_spies import SeesBatches
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from skorch import NeuralNetClassifier, NeuralNetRegressor
@@ -254,11 +255,6 @@ def test_an_exported_module_computes_what_the_net_predicts(iris):
 
 
 # -- the history --------------------------------------------------------------------
-
-
-class SeesBatches(Callback):
-    def on_batch_end(self, net, **kwargs):
-        pass
 
 
 class Linear(nn.Module):

@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from callback_spies import SeesBatches
 from sklearn.datasets import load_iris
 from skorch.callbacks import (
     Callback,
@@ -31,13 +32,6 @@ from skreg.transforms import GaussianNoise
 def iris():
     X, y = load_iris(return_X_y=True)
     return X.astype(np.float32), y
-
-
-class SeesBatches(Callback):
-    """Does nothing, but skorch has to call it."""
-
-    def on_batch_end(self, net, **kwargs):
-        pass
 
 
 def _course_net(net):

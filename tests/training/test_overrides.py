@@ -7,10 +7,11 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from callback_spies import SeesBatches
 from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EpochTimer, LRScheduler
+from skorch.callbacks import EpochTimer, LRScheduler
 from torch import nn
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
@@ -23,11 +24,6 @@ PARAMS = {"hidden_layer_sizes": 4, "max_epochs": 2, "batch_size": 40, "random_st
 def iris():
     X, y = load_iris(return_X_y=True)
     return X.astype(np.float32), y
-
-
-class SeesBatches(Callback):
-    def on_batch_end(self, net, **kwargs):
-        """Do nothing: to be there makes the net take skorch's loop."""
 
 
 class CountsInLoss(RegularizedNetClassifier):

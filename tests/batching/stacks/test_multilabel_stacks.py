@@ -4,11 +4,11 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from callback_spies import SeesBatches
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import make_multilabel_classification
 from sklearn.model_selection import GridSearchCV
-from skorch.callbacks import Callback
 from skorch.dataset import ValidSplit
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -26,13 +26,6 @@ WEIGHT = np.random.default_rng(0).uniform(0.5, 2, 110)
 def net(**params):
     params = {"hidden_layer_sizes": 8, "max_epochs": 4, "random_state": 0} | params
     return RegularizedNetClassifier(**({"lr": 0.02, "batch_size": 32} | params))
-
-
-class SeesBatches(Callback):
-    """Does nothing, but skorch has to call it."""
-
-    def on_batch_end(self, net, **kwargs):
-        pass
 
 
 def assert_same(mine, theirs, rtol=1e-8, atol=1e-10):
