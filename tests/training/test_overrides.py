@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from callback_spies import SeesBatches
-from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EpochTimer, LRScheduler
@@ -18,12 +17,6 @@ from skreg import RegularizedNetClassifier, RegularizedNetRegressor
 from skreg.callbacks import AccuracyTracker
 
 PARAMS = {"hidden_layer_sizes": 4, "max_epochs": 2, "batch_size": 40, "random_state": 0}
-
-
-@pytest.fixture(scope="module")
-def iris():
-    X, y = load_iris(return_X_y=True)
-    return X.astype(np.float32), y
 
 
 class CountsInLoss(RegularizedNetClassifier):
