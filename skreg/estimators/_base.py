@@ -1104,7 +1104,8 @@ def _merged_signature(inherited, own) -> inspect.Signature:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         kind = merged[name].kind if name in merged else parameter.KEYWORD_ONLY
-        merged[name] = parameter.replace(kind=kind)
+        # Types are in the docstring, with shapes.
+        merged[name] = parameter.replace(kind=kind, annotation=parameter.empty)
     return inspect.Signature(sorted(merged.values(), key=lambda p: p.kind))
 
 

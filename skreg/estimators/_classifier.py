@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -34,6 +35,11 @@ from skreg.estimators._overrides import overrides
 from skreg.estimators._targets import Labels
 from skreg.estimators.parameters import RULES, contradictory_sizes
 from skreg.training.output_checks import has_logits, why_no_probabilities
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from skreg.estimators._parameter_types import Criterion, Module, NetTypes
 
 _ENCODED = {"own": "labels", "encoded": "class indices from 0 on"}
 LABELS = "biuUS"  # kinds of dtypes: bool, integer, string
@@ -103,16 +109,16 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
 
     def __init__(
         self,
-        module=None,
+        module: "Module" = None,
         *,
-        criterion=nn.CrossEntropyLoss,
-        class_weight=None,
-        classes=None,
-        **params,
+        criterion: "Criterion" = nn.CrossEntropyLoss,
+        class_weight: dict[Any, float] | Literal["balanced"] | None = None,
+        classes: Iterable[Any] | None = None,
+        **params: "Unpack[NetTypes]",
     ):
-        super().__init__(module, criterion=criterion, **params)
+        super().__init__(module, criterion=criterion, **cast("dict[str, Any]", params))
         self.class_weight = class_weight
-        self.classes = classes
+        self.classes: Any = classes  # array-like
 
     _rules = RULES | {
         "class_weight": Rule(

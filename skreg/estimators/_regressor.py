@@ -1,5 +1,7 @@
 """RegularizedNetRegressor."""
 
+from typing import TYPE_CHECKING, Any, cast
+
 import numpy as np
 import torch
 from sklearn.utils.validation import check_array, check_is_fitted
@@ -12,6 +14,11 @@ from skreg.estimators._base import RegularizedNet
 from skreg.estimators._links import mean_of, target_range
 from skreg.estimators._targets import ExactInverse
 from skreg.estimators.parameters import RULES, contradictory_sizes
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from skreg.estimators._parameter_types import Criterion, Module, NetTypes
 
 ACCURACIES = "valid_acc", "train_acc", "accuracy", "balanced_accuracy"
 _ENCODED = {"own": "values, in the unit", "encoded": "standardised values"}
@@ -64,9 +71,14 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
     """
 
     def __init__(
-        self, module=None, *, criterion=nn.MSELoss, scale_target=True, **params
+        self,
+        module: "Module" = None,
+        *,
+        criterion: "Criterion" = nn.MSELoss,
+        scale_target: bool = True,
+        **params: "Unpack[NetTypes]",
     ):
-        super().__init__(module, criterion=criterion, **params)
+        super().__init__(module, criterion=criterion, **cast("dict[str, Any]", params))
         self.scale_target = scale_target
 
     _rules = RULES | {

@@ -1,8 +1,8 @@
 """Ways to regularise a net: the protocol, and one file for each way."""
 
 from skreg.regularizers._base import Parameter, Regularizer
-from skreg.regularizers._elastic_net import ElasticNet
-from skreg.regularizers._max_norm import MaxNorm
+from skreg.regularizers._elastic_net import ElasticNet, ElasticNetTypes
+from skreg.regularizers._max_norm import MaxNorm, MaxNormTypes
 
 __all__ = ["ElasticNet", "MaxNorm", "Parameter", "Regularizer"]
 
@@ -11,3 +11,7 @@ REGULARIZERS: tuple[type[Regularizer], ...] = (
     ElasticNet,
     MaxNorm,
 )
+
+
+class RegularizerTypes(ElasticNetTypes, MaxNormTypes):
+    """Types of their parameters, for editors and type checkers."""

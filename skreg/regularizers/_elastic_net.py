@@ -1,6 +1,7 @@
 r"""Elastic net: L1 and L2 penalty, :math:`\lambda_1 \sum |w| + \lambda_2 \sum w^2`."""
 
 from collections.abc import Sequence
+from typing import Literal, TypedDict
 
 from torch import Tensor, nn
 
@@ -9,7 +10,7 @@ from skreg._utils.rules import Rule, is_coefficient
 from skreg.penalties import add_elastic_net, penalized_parameters
 from skreg.regularizers._base import Parameter, Regularizer
 
-__all__ = ["ElasticNet"]
+__all__ = ["ElasticNet", "ElasticNetTypes"]
 
 COEFFICIENT = Rule(
     is_coefficient,
@@ -17,6 +18,12 @@ COEFFICIENT = Rule(
     "use 0 to turn this penalty off",
     0.001,
 )
+
+
+class ElasticNetTypes(TypedDict, total=False):
+    lambda1: float
+    lambda2: float
+    penalize: Literal["all", "weights"] | list[str] | tuple[str, ...]
 
 
 class ElasticNet(Regularizer):

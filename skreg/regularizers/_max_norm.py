@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from math import inf, isfinite
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,13 @@ from skreg._utils.rules import Rule, is_number
 from skreg.penalties import trainable_parameters
 from skreg.regularizers._base import Parameter, Regularizer
 
-__all__ = ["MaxNorm"]
+__all__ = ["MaxNorm", "MaxNormTypes"]
 
 LAYERS = nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase
+
+
+class MaxNormTypes(TypedDict, total=False):
+    max_norm: float | None
 
 
 class MaxNorm(Regularizer):
