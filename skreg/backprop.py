@@ -16,7 +16,7 @@ A stack of B nets has weights of shape (B, out, in), and inputs of shape (B, n, 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ _aten = torch.ops.aten
 
 # From the gradient in the output of an activation and that output to the gradient in
 # its input, which overwrites the former.
-ACTIVATION_BACKWARD: dict[type, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
+ACTIVATION_BACKWARD: dict[type, Callable[[Any, Tensor, Tensor], Tensor]] = {
     nn.ReLU: lambda _, d, h: _aten.threshold_backward.grad_input(d, h, 0, grad_input=d),
     nn.LeakyReLU: lambda layer, d, h: _aten.leaky_relu_backward.grad_input(
         d, h, layer.negative_slope, True, grad_input=d
@@ -45,7 +45,7 @@ ACTIVATION_BACKWARD: dict[type, Callable[[nn.Module, Tensor, Tensor], Tensor]] =
     nn.Sigmoid: lambda _, d, h: _aten.sigmoid_backward.grad_input(d, h, grad_input=d),
 }
 
-ACTIVATION_FORWARD: dict[type, Callable[[nn.Module, Tensor], Tensor]] = {
+ACTIVATION_FORWARD: dict[type, Callable[[Any, Tensor], Tensor]] = {
     nn.ReLU: lambda _, z: z.relu_(),
     nn.LeakyReLU: lambda layer, z: nn.functional.leaky_relu_(z, layer.negative_slope),
     nn.Tanh: lambda _, z: z.tanh_(),
@@ -122,7 +122,7 @@ def has_hooks(thing: nn.Module | Tensor) -> bool:
     """Tell whether a module or parameter calls functions of others as it is used."""
     if isinstance(thing, nn.Module):
         own = any(getattr(thing, name) for name in MODULE_HOOKS)
-        return own or _has_any_global_hook()
+        return own or bool(_has_any_global_hook())
     return any(getattr(thing, name, None) for name in TENSOR_HOOKS)
 
 
@@ -183,7 +183,7 @@ class Backprop:
         """Return the outputs, of shape (n, out) or (B, n, out); in training, drop."""
         for step in self.steps:
             x = step.forward(x, training)
-        return x
+        return cast("Tensor", x)  # the first linear layer makes one of parts
 
     def backward(self, gradient: Tensor, accumulate: bool) -> None:
         """Write the gradients of the weights at the last ``forward``.

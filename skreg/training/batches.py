@@ -4,6 +4,7 @@ import mmap
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import torch
@@ -446,10 +447,14 @@ def present(dataset, device: torch.device):
 
     Equal weights that are left are none.
     """
-    weight = None if dataset is None else weight_of(dataset)
+    if dataset is None:
+        return None
+    weight = weight_of(dataset)
     if weight is None or weight.all() or not weight.any():
         return dataset
-    rest = materialized(Subset(dataset, np.flatnonzero(weight)), device)
-    if isinstance(rest, ArrayDataset) and rest.weight.min() == rest.weight.max():
+    rows = cast("Sequence[int]", np.flatnonzero(weight))
+    rest = materialized(Subset(dataset, rows), device)
+    left = weight[rows]
+    if isinstance(rest, ArrayDataset) and left.min() == left.max():
         rest.weight = None
     return rest
