@@ -7,12 +7,12 @@ from sklearn.utils import _safe_indexing
 from skorch.dataset import Dataset
 from skorch.helper import SliceDataset
 from torch import Tensor
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from skreg._utils.arrays import is_sliced
 from skreg._utils.sparse import is_sparse
 
-__all__ = ["plain", "refuse_pairs", "slice_parts"]
+__all__ = ["plain", "refuse_loader", "refuse_pairs", "slice_parts"]
 
 
 def plain(X):
@@ -60,4 +60,13 @@ def refuse_pairs(X) -> None:
             "samples, which loses what is x and what is y. Pass "
             "skorch.helper.SliceDataset(dataset, 0) as X and SliceDataset(dataset, 1), "
             "or an array of the targets, as y."
+        )
+
+
+def refuse_loader(name: str, X) -> None:
+    if isinstance(X, DataLoader):
+        raise ValueError(
+            f"{name} is a DataLoader, but the net makes its own batches: pass the "
+            "loader's dataset, and set batch_size=, shuffle= or "
+            "iterator_train__num_workers= of the net."
         )

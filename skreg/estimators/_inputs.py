@@ -1,11 +1,8 @@
 """From what users pass as X and y to the datasets and iterators of a fit."""
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from math import inf, prod
+from collections.abc import Mapping, Sequence
+from math import inf
 from numbers import Real
-from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,20 +13,12 @@ from sklearn.utils.validation import (
     check_consistent_length,
     validate_data,
 )
-from skorch.dataset import ValidSplit
-from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
+from torch.utils.data import IterableDataset, Subset
 
 from skreg._utils.arrays import is_array_like, is_sliced, to_numpy
-from skreg._utils.randomness import seeded
 from skreg._utils.sparse import as_rows, is_sparse
-from skreg.backprop import fully_connected_layers
-from skreg.callbacks import EarlyStopping
-from skreg.estimators._batch_norm import (
-    MergingBatchSampler,
-    has_batch_norm,
-    needs_several_samples,
-)
-from skreg.estimators._containers import plain, refuse_pairs
+from skreg.estimators._batches import Batches
+from skreg.estimators._containers import plain, refuse_loader, refuse_pairs
 from skreg.estimators._datasets import (
     TargetTransform,
     WithTargets,
@@ -38,7 +27,6 @@ from skreg.estimators._datasets import (
     check_pair,
     targets_of,
 )
-from skreg.estimators._elsewhere import warn_if_elsewhere
 from skreg.estimators._explained import check_same_length
 from skreg.estimators._integers import (
     FITTED,
@@ -51,35 +39,12 @@ from skreg.estimators._integers import (
     input_dtype,
     warn_if_rounded,
 )
-from skreg.estimators._overrides import known_to
-from skreg.estimators._splits import (
-    check_classes,
-    last_part,
-    random_groups,
-    warn_if_unused,
-)
-from skreg.estimators._targets import Targets, without_decoding
-from skreg.estimators.paths import AUTOGRAD, BACKPROP, STACK
+from skreg.estimators._validation import ValidationData
 from skreg.training.batches import (
     ArrayDataset,
-    GatheredBatches,
-    InMemoryBatches,
-    WeightedBatches,
-    WeightedDataset,
-    is_gathered,
-    is_in_memory,
     is_mapped,
-    is_weighted,
-    materialized,
-    mean_weight,
-    present,
     take_rows,
-    weight_of,
-    with_weight,
 )
-
-PREDICTED_BATCHES = 4  # of training, in one of predictions
-PREDICTED_BYTES = 2**23  # the widest layer's outputs in a batch of predictions
 
 
 class Prepared(NamedTuple):
@@ -93,7 +58,7 @@ class Prepared(NamedTuple):
     own_y: np.ndarray
 
 
-class DataInput:
+class DataInput(Batches, ValidationData):
     """Mixin: validates X, has y encoded, splits off validation data, makes batches.
 
     The net it is mixed into says what its targets are like: ``_check_targets``,
@@ -120,7 +85,7 @@ class DataInput:
         With `reset`, learn what the data are like. A sample of weight zero is as if it
         were not there, but that its class is known; equal weights are as none.
         """
-        _refuse_loader("X", X)
+        refuse_loader("X", X)
         refuse_pairs(X)
         check_same_length(y)
         if (arrays := arrays_of(X)) is not None:
@@ -347,24 +312,13 @@ class DataInput:
         """Return the weights of samples, multiplied by those of their classes."""
         return weight
 
-    def _prepare_validation(self, X_val, y_val, targets: Targets):
-        """Return validation data as a dataset, or None; let `targets` know of them."""
-        _refuse_loader("X_val", X_val)
-        if X_val is None and y_val is None:
-            return None
-        if X_val is None or (y_val is None and is_array_like(X_val)):
-            raise ValueError("X_val and y_val belong together: pass both or neither.")
-        prepared = self._prepare(X_val, y_val, reset=False)
-        targets.add(prepared)
-        return with_weight(self.get_dataset(prepared.X, prepared.y), prepared.weight)
-
     @property
     def _dtype_name(self) -> str:
         return str(self.dtype_).removeprefix("torch.")
 
     def _validate_X(self, X):
         """Check X against what the net was fitted on; Datasets pass as they are."""
-        _refuse_loader("X", X)
+        refuse_loader("X", X)
         refuse_pairs(X)
         if (arrays := arrays_of(X)) is not None:
             X = arrays[0]
@@ -402,247 +356,6 @@ class DataInput:
         if not keeps:
             warn_if_rounded(original, self._dtype_name)
         return X
-
-    @known_to(AUTOGRAD, BACKPROP, STACK)
-    def check_data(self, X, y=None):
-        """Do nothing: data were checked before skorch's loop sees them."""
-
-    @known_to(AUTOGRAD, BACKPROP, STACK)
-    def get_split_datasets(self, X, y=None, **fit_params):
-        """Return the training data and, if there is any, the validation data."""
-        dataset, session = self.get_dataset(X, y), self._session
-        if session:
-            dataset = with_weight(dataset, session.sample_weight)
-        if session and session.validation is not None:
-            session.mean_valid_weight = mean_weight(session.validation)
-            return dataset, session.validation
-        split = self.train_split
-        groups = session.groups if session else None
-        if groups is not None:
-            fit_params["groups"] = groups
-        if split is None and self.early_stopping:
-            split = self._held_out(groups)
-            fit_params = {} if groups is None else {"groups": groups}
-        if split is None:
-            return dataset, None
-        shown = session is not None and self.train_split is not None
-        with seeded(self.seed_, torch.device("cpu")):
-            try:
-                if shown:
-                    targets = session.targets
-                    whole = targets.shown(dataset)
-                    parts = split(whole, targets.own(y), **fit_params)
-                    warn_if_unused(split, whole, *parts)
-                else:
-                    parts = split(dataset, y, **fit_params)
-            except ValueError as error:
-                if self.train_split is not None:
-                    raise
-                problem = (
-                    "early_stopping=True cannot hold out validation_fraction="
-                    f"{self.validation_fraction} of {len(dataset)} samples ({error})"
-                )
-                if self.holdout == "last":  # the order of the samples matters
-                    raise ValueError(
-                        f"{problem}. Pass X_val and y_val to fit, or more samples."
-                    ) from error
-                self._go_without_validation(problem)
-                return dataset, None
-        train, valid = self._encoded_parts(*parts) if shown else parts
-        train = present(materialized(train, self.device_), self.device_)
-        valid = present(materialized(valid, self.device_), self.device_)
-        weight = weight_of(train)
-        if weight is not None and not weight.any():
-            raise ValueError(
-                f"train_split={self.train_split!r} leaves only samples of weight zero "
-                "to train on; at least one must have a positive sample_weight."
-            )
-        if session and weight is not None:
-            session.mean_weight = weight.mean()
-        if session and valid is not None:
-            session.mean_valid_weight = mean_weight(valid)
-        return train, valid
-
-    def _encoded_parts(self, train, valid):
-        """Return what `train_split` has made, with the targets that are trained on."""
-        targets = self._session.targets
-        encoded = targets.encoded(train)
-        if encoded is None:  # data of its own
-            if self._session.sample_weight is not None:
-                raise ValueError(
-                    f"train_split={self.train_split!r} returned training data of its "
-                    "own, whose weights are not known; let it return a Subset of the "
-                    "dataset it is given, or pass no sample_weight and class_weight."
-                )
-            encoded = self._prepare_validation(train, None, targets)
-        if valid is None:
-            return encoded, None
-        valid_encoded = targets.encoded(valid)
-        if valid_encoded is None:
-            valid_encoded = self._prepare_validation(valid, None, targets)
-            self._compare_inputs(encoded, valid_encoded)
-        return encoded, valid_encoded
-
-    def _compare_inputs(self, train, valid) -> None:
-        """Warn of validation data that were not prepared as the training data were.
-
-        Parameters are what holds inputs as ``X``; others are not looked at.
-        """
-        X, X_val = (getattr(dataset, "X", None) for dataset in (train, valid))
-        if all(
-            hasattr(part, "dtype") and hasattr(part, "shape") for part in (X, X_val)
-        ):
-            warn_if_elsewhere(X, X_val, getattr(self, "feature_names_in_", None))
-
-    def _go_without_validation(self, problem: str) -> None:
-        stopping = [cb for _, cb in self.callbacks_ if isinstance(cb, EarlyStopping)]
-        if any(callback.needs_data_ for callback in stopping):  # it says so once
-            warnings.warn(
-                f"{problem}; the net trains on all of them, up to the last epoch. Pass "
-                "X_val and y_val to fit, or more samples.",
-                stacklevel=2,
-            )
-        for callback in stopping:
-            callback.needs_data_ = False
-
-    def _held_out(self, groups) -> Callable:
-        """Return the split of early stopping, which keeps groups together."""
-        if self.holdout == "last":
-            return self._hold_out_last
-        if groups is not None:
-            return self._hold_out_groups
-        size, seed = self.validation_fraction, self.seed_
-        return ValidSplit(size, stratified=self._stratified, random_state=seed)
-
-    def _hold_out_groups(self, dataset, y, groups) -> tuple[Subset, Subset]:
-        labels = y if self._stratified else None
-        parts = random_groups(groups, self.validation_fraction, self.seed_, labels)
-        train, valid = (Subset(dataset, part) for part in parts)
-        return train, valid
-
-    def _hold_out_last(self, dataset, y, groups=None) -> tuple[Subset, Subset]:
-        parts = last_part(len(dataset), self.validation_fraction, groups)
-        if self._stratified:
-            labels = self._session.targets.own(y) if self._session else y
-            check_classes(*(labels[part] for part in parts))
-        train, valid = (Subset(dataset, part) for part in parts)
-        return train, valid
-
-    def _merges_last(self, dataset, options: dict) -> bool:
-        """Return whether a lone last sample must join the batch before it.
-
-        Raises an error if there are no batches that the module can be trained on.
-        """
-        size, drop_last = options["batch_size"], options.get("drop_last", False)
-        if size is None:  # batches are the loader's affair
-            return False
-        sampler = options.get("sampler")
-        n = len(dataset if sampler is None else sampler)
-        if drop_last and n < size:
-            raise ValueError(
-                f"batch_size={size} with iterator_train__drop_last=True leaves "
-                f"no batch of {n} samples to train on; use smaller batches."
-            )
-        if size > 1 and (drop_last or n % size != 1):
-            return False
-        if not (has_batch_norm(self.module_) and self._needs_several(dataset, options)):
-            return False
-        if n == 1 or size == 1:
-            raise ValueError(
-                f"batch_size={size} makes batches of one sample of {n}, on which batch "
-                "normalisation cannot be trained; use larger batches, and at least 2 "
-                "samples."
-            )
-        return True
-
-    def _needs_several(self, dataset, options: dict) -> bool:
-        """Return whether the module cannot be trained on one sample at a time."""
-        fit_params = self._session.fit_params if self._session else {}
-
-        def forward(module):
-            self._forward(self._to_device(X), fit_params, module)
-
-        with seeded(self.seed_, self.device_):  # the Dataset or the module may draw
-            if is_in_memory(dataset) or is_gathered(dataset):
-                batches = self._gathered(dataset, batch_size=1)
-                X, _ = next(iter(batches))
-            else:
-                collate = options.get("collate_fn") or default_collate
-                X, _ = collate([dataset[0]])
-            return needs_several_samples(self.module_, forward)
-
-    def _gathered(self, dataset, **options) -> GatheredBatches:
-        batches = GatheredBatches(dataset, self.device_, **options)
-        if self._wants_integers:
-            batches.convert_integers = partial(as_integers, dtype=self._integers_as)
-        return batches
-
-    def _default_batch_size(self, training, dataset, layers):
-        """Return `batch_size`, or more for predictions.
-
-        Training keeps the outputs of all layers, prediction those of one or two.
-        """
-        size = self.batch_size
-        if training or self._session is not None or size == -1:
-            return size
-        if not layers:
-            return PREDICTED_BATCHES * size
-        widths = [la.out_features for la in layers if isinstance(la, torch.nn.Linear)]
-        if is_gathered(dataset):  # else its inputs are in memory anyway
-            widths.append(prod(dataset.X.shape[1:]))
-        return max(size, PREDICTED_BYTES // (max(widths) * self.dtype_.itemsize))
-
-    def _as_trained_on(self, dataset):
-        encoded = self._session.targets.encoded(dataset) if self._session else None
-        return without_decoding(dataset) if encoded is None else encoded
-
-    @known_to(AUTOGRAD, BACKPROP, STACK)
-    def get_iterator(self, dataset, training=False):
-        """Return an iterable over batches (X, y), without a DataLoader if it can.
-
-        Batches hold encoded targets, also those of a dataset that callbacks see.
-        """
-        dataset = self._as_trained_on(dataset)
-        prefix = "iterator_train" if training else "iterator_valid"
-        iterator, kwargs = getattr(self, prefix), self.get_params_for(prefix)
-        in_memory, layers, merge_last = is_in_memory(dataset), None, False
-        if in_memory or is_gathered(dataset):
-            layers = fully_connected_layers(self.module_, dataset.X.shape[1:])
-        size = self._default_batch_size(training, dataset, layers)
-        kwargs.setdefault("batch_size", size)
-        if kwargs["batch_size"] == -1:
-            kwargs["batch_size"] = len(dataset)
-        if kwargs["batch_size"] is not None:  # a DataLoader's word for no batches
-            kwargs["batch_size"] = index(kwargs["batch_size"])  # torch wants no NumPy
-        if training and iterator in (None, DataLoader):
-            kwargs.setdefault("shuffle", self.shuffle)
-            merge_last = self._merges_last(dataset, kwargs)
-        simple = iterator is None and kwargs.keys() <= {
-            "batch_size",
-            "shuffle",
-            "drop_last",
-        }
-        if simple and (in_memory or is_gathered(dataset)):
-            kwargs["writable"] = not self._may_share_memory(layers)
-            kwargs["merge_last"] = merge_last
-        if simple and in_memory:
-            return InMemoryBatches(dataset, self.device_, **kwargs)
-        if simple and is_gathered(dataset):
-            return self._gathered(dataset, **kwargs)
-        if not training and iterator in (None, DataLoader):
-            # A DataLoader draws from torch's global generator unless it has its own.
-            kwargs.setdefault("generator", torch.Generator())
-        if isinstance(dataset, ArrayDataset) and dataset.weight is not None:
-            dataset = WeightedDataset(dataset, dataset.weight)
-        if merge_last:
-            kwargs.pop("drop_last", None)
-            names = kwargs.keys() & {"batch_size", "shuffle", "sampler"}
-            options = {name: kwargs.pop(name) for name in names}
-            kwargs["batch_sampler"] = MergingBatchSampler(
-                dataset, generator=kwargs.get("generator"), **options
-            )
-        batches = (iterator or DataLoader)(dataset, **kwargs)
-        return WeightedBatches(batches) if is_weighted(dataset) else batches
 
 
 def _is_valid(X, dtypes: Sequence[str]) -> bool:
@@ -709,15 +422,6 @@ def _normalized(weight: np.ndarray | None) -> np.ndarray | None:
         return None
     weight = weight / weight.max()  # the mean of huge weights is beyond all numbers
     return weight / weight.mean()
-
-
-def _refuse_loader(name: str, X) -> None:
-    if isinstance(X, DataLoader):
-        raise ValueError(
-            f"{name} is a DataLoader, but the net makes its own batches: pass the "
-            "loader's dataset, and set batch_size=, shuffle= or "
-            "iterator_train__num_workers= of the net."
-        )
 
 
 def _take_params(params: dict, n_samples: int, indices) -> dict:
