@@ -34,6 +34,7 @@ MODULES = (
     "selection",
     "transforms",
 )
+DEVELOPMENT = sorted((DOCS / "development").glob("*.rst"))
 EXAMPLES = sorted((DOCS / "gallery").glob("plot_*.py"))
 
 
@@ -82,6 +83,34 @@ def test_the_guide_runs(page):
     )
     assert outcome.attempted > 5
     assert outcome.failed == 0
+
+
+@pytest.mark.parametrize("page", DEVELOPMENT, ids=lambda page: page.stem)
+def test_the_pages_for_developers_run_and_name_what_there_is(page):
+    text = page.read_text(encoding="utf-8")
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    outcome = doctest.testfile(
+        str(page), module_relative=False, optionflags=flags, encoding="utf-8"
+    )
+    assert outcome.failed == 0
+    assert outcome.attempted == text.count(">>> ")
+    root = DOCS.parent
+    for path in re.findall(r"``((?:skreg|tests|docs)/[\w/.]+)``", text):
+        assert (root / path).exists(), path
+    for name in re.findall(r"``(skreg(?:\.\w+)+)``", text):
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(import_module(module), attribute), name
+    for path, name in re.findall(
+        r"``(\w+)``(?: in| of)\s+``skreg/([\w/]+)(?:/__init__)?\.py``", text
+    ):
+        module = import_module("skreg." + name.replace("/", "."))
+        assert hasattr(module, path), path
+
+
+def test_the_list_of_pages_for_developers_is_complete():
+    text = (DOCS / "development" / "index.rst").read_text(encoding="utf-8")
+    assert {page.stem for page in DEVELOPMENT} <= {*text.split(), "index"}
+    assert len(DEVELOPMENT) > 4
 
 
 @pytest.fixture
