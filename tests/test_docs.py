@@ -113,6 +113,14 @@ def test_the_list_of_pages_for_developers_is_complete():
     assert len(DEVELOPMENT) > 4
 
 
+def test_pre_commit_has_the_ruff_of_the_tests():
+    root = DOCS.parent
+    hooks = (root / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    settings = (root / "pyproject.toml").read_text(encoding="utf-8")
+    allowed = re.search(r'"ruff>=(\d+\.\d+),', settings)[1]
+    assert re.search(r"ruff-pre-commit\s+rev: v(\d+\.\d+)", hooks)[1] == allowed
+
+
 @pytest.fixture
 def _plain_figures():
     import matplotlib.pyplot as plt
