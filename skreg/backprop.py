@@ -26,9 +26,7 @@ from skreg.modules import FullyConnected
 
 __all__ = [
     "Backprop",
-    "Parts",
     "fully_connected_layers",
-    "has_hooks",
     "loss_with_gradient",
 ]
 

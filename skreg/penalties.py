@@ -26,6 +26,7 @@ __all__ = [
     "l2_penalty",
     "parameter_norms",
     "penalized_parameters",
+    "total_norm",
     "trainable_parameters",
 ]
 

@@ -1,6 +1,7 @@
 """The layers: an import inside the package may point only upward in this list."""
 
 import ast
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -34,6 +35,7 @@ INDEPENDENT = {"datasets", "modules", "penalties", "attacks", "displays"}
 # RobustnessDisplay.from_estimator computes what it draws, as scikit-learn's do.
 EXCEPTIONS = {("displays", "robustness")}
 PACKAGE = Path(find_spec("skreg").origin).parent
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def layer_of(path):
@@ -70,6 +72,20 @@ def test_imports_point_upward(path):
         assert imported == layer or LAYERS.index(imported) < rank, imported
         is_free = layer not in INDEPENDENT or (layer, imported) in EXCEPTIONS
         assert imported == layer or is_free, imported
+
+
+def test_the_reference_begins_with_the_estimators_and_follows_the_layers():
+    text = (DOCS / "api" / "index.rst").read_text(encoding="utf-8")
+    first, *others = text.partition(":maxdepth: 1")[2].split()
+    assert first == "estimators"
+    left_out = {"_utils", "training", "estimators", "__main__"}
+    assert others == [layer for layer in LAYERS if layer not in left_out]
+
+
+def test_the_map_for_developers_has_the_layers_in_their_order():
+    text = (DOCS / "development" / "architecture.rst").read_text(encoding="utf-8")
+    rows = re.findall(r"^``skreg/(\w+)(?:\.py)?`` +\S", text, re.MULTILINE)
+    assert rows == LAYERS
 
 
 def test_the_test_of_imports_sees_them():

@@ -52,7 +52,7 @@ def test_all_that_is_public_is_in_the_reference(name):
     names = listed(name)
     module = import_module(f"skreg.{name}")
     assert len(names) == len(set(names))
-    assert set(module.__all__) <= set(names)
+    assert set(module.__all__) == set(names)
     assert all(hasattr(module, one) for one in names)
 
 
@@ -69,8 +69,6 @@ def test_no_module_is_missing_from_the_reference():
     paths = [path for path in package.iterdir() if path.suffix in ("", ".py")]
     layers = {path.stem for path in paths if path.name[0] not in "_."}
     assert layers - {"training"} == pages
-    contents = (API / "index.rst").read_text(encoding="utf-8").split()
-    assert pages <= set(contents)
 
 
 @pytest.mark.parametrize("page", PAGES)
