@@ -16,6 +16,11 @@ from hypothesis import settings
 # They hold no doctests, and modules of one name cannot be collected.
 collect_ignore_glob = ["*conftest.py"]
 
+# Their assertions explain themselves as those of test files do.
+pytest.register_assert_rewrite(
+    "display_data", "epoch_fits", "fit_spies", "stacked_nets"
+)
+
 # The first call of an operation loads libraries: a time limit would measure that.
 settings.register_profile("skreg", deadline=None)
 settings.load_profile("skreg")

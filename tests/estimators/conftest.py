@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from fit_spies import make_flowers, make_numbers
 from sklearn.datasets import load_iris
 
 
@@ -16,3 +17,13 @@ def images():
 def iris():
     X, y = load_iris(return_X_y=True)
     return X.astype(np.float32), y
+
+
+@pytest.fixture(scope="module")
+def flowers():
+    return make_flowers()
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    return make_numbers()

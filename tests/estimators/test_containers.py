@@ -6,6 +6,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from fit_spies import Pairs
 from sklearn.exceptions import DataConversionWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from skorch.dataset import Dataset as SkorchDataset
@@ -13,19 +14,6 @@ from skorch.helper import SliceDataset, predefined_split
 from torch.utils.data import Dataset, TensorDataset
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
-
-
-class Pairs(Dataset):
-    """A user's own: it yields what two sequences hold."""
-
-    def __init__(self, X, y):
-        self.inputs, self.labels = X, y
-
-    def __len__(self):
-        return len(self.inputs)
-
-    def __getitem__(self, i):
-        return self.inputs[i], self.labels[i]
 
 
 class Told:

@@ -6,16 +6,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
-from fit_spies import (
-    NAMES,
-    Looks,
-    Pairs,
-    classifier,
-    make_flowers,
-    make_numbers,
-    make_pairs,
-    regressor,
-)
+from fit_spies import NAMES, Looks, Pairs, classifier, make_pairs, regressor
 from joblib import parallel_config
 from sklearn import metrics
 from sklearn.metrics import make_scorer
@@ -37,16 +28,6 @@ F1 = make_scorer(metrics.f1_score, labels=["c1", "c2"], average="macro")
 ERROR = "neg_mean_absolute_error"
 # Names of two classes, of which the second in the order of the alphabet is "yes".
 RECALL = make_scorer(metrics.recall_score, pos_label="yes", response_method="predict")
-
-
-@pytest.fixture(scope="module")
-def flowers():
-    return make_flowers()
-
-
-@pytest.fixture(scope="module")
-def numbers():
-    return make_numbers()
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from fit_spies import Pairs
 from sklearn.model_selection import GridSearchCV
 from skorch.helper import SliceDataset
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import TensorDataset
 
 from skreg import RegularizedNetClassifier
 from skreg.robustness import robust_accuracy
@@ -26,17 +27,6 @@ class ByParity(nn.Module):
 
     def forward(self, x):
         return self.table(x % 2).sum(dim=1)
-
-
-class Yielding(Dataset):
-    def __init__(self, X, y):
-        self.inputs, self.labels = X, y
-
-    def __len__(self):
-        return len(self.inputs)
-
-    def __getitem__(self, i):
-        return self.inputs[i], self.labels[i]
 
 
 def embedding(n_features=3, n_words=20):
@@ -141,9 +131,9 @@ KINDS = {
         TensorDataset(torch.from_numpy(X), torch.from_numpy(y)),
         None,
     ),
-    "dataset": lambda X, y, _: (Yielding(X, y), None),
-    "dataset of bytes": lambda X, y, _: (Yielding(X.astype("u1"), y), None),
-    "slice": lambda X, y, _: (SliceDataset(Yielding(X, y)), y),
+    "dataset": lambda X, y, _: (Pairs(X, y), None),
+    "dataset of bytes": lambda X, y, _: (Pairs(X.astype("u1"), y), None),
+    "slice": lambda X, y, _: (SliceDataset(Pairs(X, y)), y),
 }
 
 
@@ -218,7 +208,7 @@ def test_a_module_that_takes_floats_gets_them_in_spite_of_its_embedding():
         np.testing.assert_array_equal(
             small(module=module).fit(X, y).predict_proba(X), expected
         )
-        net = small(module=module).fit(Yielding(X, y))
+        net = small(module=module).fit(Pairs(X, y))
         np.testing.assert_array_equal(net.predict_proba(X), expected)
 
 
@@ -235,7 +225,7 @@ def test_a_module_that_indexes_without_an_embedding():
 
     X, y = words()
     net = small(module=OneHot).fit(X, y)
-    twin = small(module=OneHot).fit(Yielding(X, y))
+    twin = small(module=OneHot).fit(Pairs(X, y))
     np.testing.assert_array_equal(net.predict_proba(X), twin.predict_proba(X))
 
 

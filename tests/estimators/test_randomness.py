@@ -1,26 +1,17 @@
 """Seeds decide all, and global generators stay as they are."""
 
-import random
 import threading
 
 import numpy as np
 import pytest
 import torch
 from plain_nets import equal_weights, small
+from random_states import global_states
 from torch.utils.data import Subset, TensorDataset
 
 from skreg import RegularizedNetRegressor
 from skreg.callbacks import AccuracyTracker
 from skreg.modules import AnimalNetDropout
-
-
-def global_states():
-    return (
-        torch.get_rng_state().tolist(),
-        np.random.get_state()[1].tolist(),  # noqa: NPY002
-        np.random.get_state()[2],  # noqa: NPY002
-        random.getstate(),
-    )
 
 
 @pytest.mark.parametrize("random_state", [0, None])

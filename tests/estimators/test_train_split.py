@@ -3,29 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from fit_spies import (
-    NAMES,
-    Looks,
-    Pairs,
-    classifier,
-    make_flowers,
-    make_numbers,
-    regressor,
-)
+from fit_spies import NAMES, Looks, Pairs, classifier, regressor
 from joblib import parallel_config
 from sklearn.model_selection import GridSearchCV
 from skorch.dataset import ValidSplit
 from torch.utils.data import TensorDataset
-
-
-@pytest.fixture(scope="module")
-def flowers():
-    return make_flowers()
-
-
-@pytest.fixture(scope="module")
-def numbers():
-    return make_numbers()
 
 
 class Spied:

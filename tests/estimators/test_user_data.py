@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fit_spies import Pairs
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -14,22 +15,10 @@ from sklearn.preprocessing import OrdinalEncoder
 from skorch.dataset import Dataset as SkorchDataset
 from skorch.helper import SliceDataset
 from torch import nn
-from torch.utils.data import Dataset
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
 
 BIG = 2**24
-
-
-class Yielding(Dataset):
-    def __init__(self, X, y):
-        self.inputs, self.labels = X, y
-
-    def __len__(self):
-        return len(self.inputs)
-
-    def __getitem__(self, i):
-        return self.inputs[i], self.labels[i]
 
 
 class Lookup(nn.Module):
@@ -87,7 +76,7 @@ def test_whole_numbers_are_looked_up_in_all_methods_and_containers():
     expected.fit(X, y, X_val=X, y_val=y)
     net = clone(expected).fit(floats, y, X_val=floats, y_val=y)
     assert net.history[:, "valid_loss"] == expected.history[:, "valid_loss"]
-    data = Yielding(floats.astype("float32"), y)
+    data = Pairs(floats.astype("float32"), y)
     of_dataset = clone(expected).fit(data, X_val=data)
     np.testing.assert_allclose(
         of_dataset.predict_proba(data), expected.predict_proba(X), rtol=1e-5
@@ -121,9 +110,7 @@ def test_modules_that_convert_columns_themselves_get_numbers():
     assert np.isfinite(small(module=Mixed).fit(X, y).predict_proba(X)).all()
 
 
-@pytest.mark.parametrize(
-    "as_data", [lambda X, y: (X, y), lambda X, y: (Yielding(X, y),)]
-)
+@pytest.mark.parametrize("as_data", [lambda X, y: (X, y), lambda X, y: (Pairs(X, y),)])
 def test_fractions_for_an_embedding_are_explained(as_data):
     X, y = categories()
     data = as_data(X + 0.5, y)
@@ -152,7 +139,7 @@ def test_integers_without_a_row_are_explained(unknown):
 def test_rounded_integers_of_datasets_are_warned_of_once(slices):
     X = np.random.default_rng(0).integers(0, 9, (40, 3)) + np.array([BIG, 0, 0])
     y = np.arange(40) % 2
-    data = Yielding(X, y)
+    data = Pairs(X, y)
     fitted = (SliceDataset(data, 0), y) if slices else (data,)
     net = small(batch_size=8, max_epochs=2)
     with pytest.warns(UserWarning, match="float32 rounds") as caught:
@@ -166,7 +153,7 @@ def test_rounded_integers_of_datasets_are_warned_of_once(slices):
 
 def test_small_integers_of_datasets_are_not_warned_of():
     X = np.random.default_rng(0).integers(0, 9, (40, 3))
-    data = Yielding(X, np.arange(40) % 2)
+    data = Pairs(X, np.arange(40) % 2)
     assert len(small().fit(data).predict(data)) == 40
 
 
@@ -231,22 +218,22 @@ def test_datasets_of_frames_predict(columns):
 
 def test_datasets_of_other_shapes_are_explained():
     X, y = numbers()
-    net = small().fit(Yielding(X, y))
+    net = small().fit(Pairs(X, y))
     with pytest.raises(ValueError, match=r"shape \(3,\), but.*shape \(4,\)"):
-        net.predict(Yielding(X[:, :3], y))
+        net.predict(Pairs(X[:, :3], y))
     with pytest.raises(ValueError, match=r"shape \(3,\), but.*shape \(4,\)"):
-        net.fit(Yielding(X, y), X_val=Yielding(X[:, :3], y))
+        net.fit(Pairs(X, y), X_val=Pairs(X[:, :3], y))
 
 
 def test_nan_in_datasets_is_named():
     X, y = numbers()
-    net = small().fit(Yielding(X, y))
+    net = small().fit(Pairs(X, y))
     X = X.copy()
     X[5, 1] = np.nan
-    with pytest.raises(ValueError, match="X=Yielding holds NaN or infinity"):
-        net.predict(Yielding(X, y))
+    with pytest.raises(ValueError, match="X=Pairs holds NaN or infinity"):
+        net.predict(Pairs(X, y))
     with pytest.raises(ValueError, match="X=SliceDataset holds NaN or infinity"):
-        net.predict(SliceDataset(Yielding(X, y), 0))
+        net.predict(SliceDataset(Pairs(X, y), 0))
 
 
 # -- targets and arguments -----------------------------------------------------------
@@ -266,7 +253,7 @@ def test_lists_of_labels_are_explained(y):
     with pytest.raises(ValueError, match=r"MultiLabelBinarizer\(\)\.fit_transform"):
         small().fit(X, y)
     with pytest.raises(ValueError, match=r"MultiLabelBinarizer\(\)\.fit_transform"):
-        small().fit(Yielding(X, list(y)))
+        small().fit(Pairs(X, list(y)))
 
 
 def test_rows_of_different_lengths_are_explained_by_regressors():

@@ -1,7 +1,6 @@
 """Nets under attack: definitions, known worst cases, an independent implementation."""
 
 import pickle
-import random
 from copy import deepcopy
 
 import numpy as np
@@ -12,6 +11,7 @@ from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 from attack_norms import FREE, NORMS, flat_length
 from numpy.testing import assert_allclose, assert_array_equal
+from random_states import global_states
 from sklearn.base import clone
 from sklearn.datasets import make_regression
 from sklearn.dummy import DummyClassifier
@@ -259,15 +259,6 @@ def test_nothing_changes_but_the_inputs(iris):
     assert all((weight.grad == 1).all() for weight in net.module_.parameters())
     assert_array_equal(X, before[1])
     assert global_states() == states
-
-
-def global_states():
-    return (
-        torch.get_rng_state().tolist(),
-        np.random.get_state()[1].tolist(),  # noqa: NPY002
-        np.random.get_state()[2],  # noqa: NPY002
-        random.getstate(),
-    )
 
 
 def test_of_a_pipeline_the_net_is_attacked(iris):
