@@ -1,8 +1,9 @@
 """How the predictions of nets change while they are trained: stills and animation."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import cycle
 from numbers import Integral
+from typing import Any, cast
 
 import numpy as np
 from sklearn.base import clone
@@ -113,7 +114,7 @@ class PredictionEvolutionDisplay:
         self.xlabel = xlabel
         self.ylabel = ylabel
 
-    def plot(self, ax=None, *, frames=-1, palette=None):
+    def plot(self, ax=None, *, frames: int | Iterable[int] = -1, palette=None):
         """Draw one moment of training, or several side by side.
 
         Parameters
@@ -138,8 +139,9 @@ class PredictionEvolutionDisplay:
             If there is no such frame, or `palette` has no colour for a net.
         """
         styles = net_styles(self.predictions, palette)
-        is_single = isinstance(frames, Integral)
-        frames = [self._frame(i) for i in ([frames] if is_single else frames)]
+        is_single = not isinstance(frames, Iterable)
+        several = [frames] if is_single else frames
+        frames = [self._frame(i) for i in several]
         is_new = ax is None
         axes = _new_axes(len(frames)) if is_new else _as_axes(ax, len(frames))
         self.lines_ = [
@@ -237,7 +239,7 @@ class PredictionEvolutionDisplay:
         """
         points = {"train": _columns(X, y, "X")}
         if test is not None:
-            points["test"] = _columns(*test, "test")
+            points["test"] = _columns(*test, parameter="test")
         if x is None:
             x = np.linspace(points["train"][0].min(), points["train"][0].max(), 200)
         x = as_numbers(x, "x", ("n_points",))
@@ -265,7 +267,7 @@ class PredictionEvolutionDisplay:
 
     def _frame(self, i) -> int:
         n = len(self.epochs)
-        if not isinstance(i, Integral) or not -n <= i < n:
+        if not isinstance(i, Integral) or not -n <= int(i) < n:
             raise ValueError(
                 f"frames must count the {n} frames from 0 to {n - 1}, or from the end "
                 f"from -1 to {-n}; got {i!r}."
@@ -387,7 +389,7 @@ def _columns(X, y, parameter: str) -> np.ndarray:
 
 def _n_frames(net, every) -> int:
     is_integer = isinstance(every, Integral) and not isinstance(every, bool)
-    if not is_integer or not 1 <= every <= net.max_epochs:
+    if not is_integer or not 1 <= int(every) <= net.max_epochs:
         raise ValueError(
             f"every must be a positive integer that is at most max_epochs="
             f"{net.max_epochs}; got {every!r}."
@@ -396,7 +398,7 @@ def _n_frames(net, every) -> int:
 
 
 def _predictions(net, X, y, x, every: int, n_frames: int) -> np.ndarray:
-    net = clone(net).set_params(max_epochs=every)
+    net = cast(Any, clone(net)).set_params(max_epochs=every)
     X, y = np.asarray(X), np.asarray(y)
     grid = x[:, None].astype(X.dtype)
     return np.stack(

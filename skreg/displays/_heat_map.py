@@ -148,14 +148,14 @@ class HeatMapDisplay:
                 ha="center",
                 va="center",
                 fontsize=SMALL,
-                color=self._ink(self.scores[row, column]),
+                color=self._ink(self.scores[row, column].item()),
             )
         row, column = np.unravel_index(
             np.nanargmax(masked.filled(np.nan)), masked.shape
         )
         score = float(self.scores[row, column])
         self.best_ = (self.row_values[row], self.column_values[column], score)
-        self._frame(row, column)
+        self._frame(int(row), int(column))
         return self
 
     @classmethod
@@ -256,7 +256,7 @@ class HeatMapDisplay:
 
     def _ink(self, score: float) -> str:
         """Return black or white, whichever reads better on the colour of a score."""
-        rgb = np.array(self.image_.to_rgba(score)[:3])
+        rgb = np.array(self.image_.to_rgba(np.array([score]))[0, :3])
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         luminance = linear @ (0.2126, 0.7152, 0.0722)
         # Where both inks have the same contrast, as WCAG 2 defines it.
@@ -266,8 +266,8 @@ class HeatMapDisplay:
         from matplotlib.patches import Rectangle
 
         corner, size = (column - 0.47, row - 0.45), (0.94, 0.9)
-        look = {"fill": False, "clip_on": False}
         # White around colour: it is seen on light cells and on dark ones.
         for color, width in (("white", 4), ("#D55E00", 2)):
-            frame = Rectangle(corner, *size, edgecolor=color, linewidth=width, **look)
+            frame = Rectangle(corner, *size, edgecolor=color, linewidth=width)
+            frame.set(fill=False, clip_on=False)
             self.ax_.add_patch(frame)

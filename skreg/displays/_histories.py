@@ -1,7 +1,7 @@
 """From the histories of fitted nets to arrays."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
@@ -67,6 +67,8 @@ class Runs(NamedTuple):
 
 class DrawsEstimators:
     """Mixin of the displays that draw histories: draws those of fitted nets."""
+
+    from_history: ClassVar[Callable[..., Any]]
 
     @classmethod
     def from_estimator(cls, net, *, name=None, **kwargs):

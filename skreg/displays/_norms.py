@@ -228,13 +228,12 @@ class NormDisplay(DrawsEstimators):
         label_epochs(ax, YLABEL)
 
     def _draw_layers(self, ax, styles) -> None:
+        by_name = self.layer_norms or {}
         # In the order of the first net that has them.
-        parameters = list(
-            dict.fromkeys(p for norms in self.layer_norms.values() for p in norms)
-        )
+        parameters = list(dict.fromkeys(p for norms in by_name.values() for p in norms))
         width = 0.8 / len(styles)
         right = len(parameters) - 0.5
-        for i, (name, layers) in enumerate(self.layer_norms.items()):
+        for i, (name, layers) in enumerate(by_name.items()):
             center = (i - (len(styles) - 1) / 2) * width
             places = np.array([parameters.index(p) for p in layers]) + center
             heights, errors = _heights(layers)

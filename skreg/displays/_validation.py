@@ -143,9 +143,8 @@ class ValidationCurveDisplay(model_selection.ValidationCurveDisplay):
         )
         parts = ["train", "test"] if score_type == "both" else [score_type]
         sign = -1 if negate_score else 1
-        self.fill_between_ = [] if std_display_style == "fill_between" else None
-        self.errorbar_ = [] if std_display_style == "errorbar" else None
-        for part, line in zip(parts, self.lines_, strict=True):
+        lines, bands, bars = self.lines_ or [], [], []
+        for part, line in zip(parts, lines, strict=True):
             if "linestyle" not in (line_kw or {}):
                 line.set_linestyle(LINESTYLES[part])
             mean, error = mean_and_error(sign * getattr(self, f"{part}_scores").T)
@@ -154,11 +153,13 @@ class ValidationCurveDisplay(model_selection.ValidationCurveDisplay):
                 look = {"color": line.get_color(), "alpha": 0.2, "linewidth": 0}
                 look |= fill_between_kw or {}
                 band = self.ax_.fill_between(places, mean - error, mean + error, **look)
-                self.fill_between_.append(band)
+                bands.append(band)
             elif std_display_style == "errorbar":
                 look = {"color": line.get_color(), "fmt": "none", "capsize": 3}
                 look |= errorbar_kw or {}
-                self.errorbar_.append(self.ax_.errorbar(places, mean, error, **look))
+                bars.append(self.ax_.errorbar(places, mean, error, **look))
+        self.fill_between_ = bands if std_display_style == "fill_between" else None
+        self.errorbar_ = bars if std_display_style == "errorbar" else None
         if self.param_range.dtype == object:
             words = value_words(self.param_range)
             self.ax_.set_xticks(places, words)
@@ -169,7 +170,7 @@ class ValidationCurveDisplay(model_selection.ValidationCurveDisplay):
             key_line(
                 LABELS[part], color=line.get_color(), linestyle=line.get_linestyle()
             )
-            for part, line in zip(parts, self.lines_, strict=True)
+            for part, line in zip(parts, lines, strict=True)
         ]
         mean = mean_and_error(sign * self.test_scores.T)[0]
         if np.isfinite(mean).any():

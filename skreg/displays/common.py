@@ -1,7 +1,7 @@
 """What the displays share: checks, means over seeds, colours, axes and legends."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -276,7 +276,8 @@ def key_line(label: str, **kwargs):
     """Return a line that stands in a legend only; grey unless told otherwise."""
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], **({"color": "0.3", "label": label} | kwargs))
+    look: dict[str, Any] = {"color": "0.3", "label": label}
+    return Line2D([], [], **(look | kwargs))
 
 
 def net_keys(styles: Mapping[str, NetStyle]) -> list:
