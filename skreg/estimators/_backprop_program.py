@@ -17,6 +17,7 @@ from skreg.estimators.paths import loss_with_gradient_of
 from skreg.training.optimizer_step import make_step
 from skreg.training.output_checks import name_of
 from skreg.training.step import written_gradients
+from skreg.training.step_sizes import StepSizes
 
 
 def make_backprop_program(net) -> "BackpropProgram":
@@ -111,6 +112,15 @@ class BackpropProgram:
     @property
     def regularizers(self):
         return self.net._session.regularizers
+
+    @property
+    def step_sizes(self) -> StepSizes:
+        names = {id(w): name for name, w in self.net._session.weights.items()}
+        params = self.net.optimizer_.param_groups[0]["params"]
+        return StepSizes(self.net.optimizer_, [names[id(w)] for w in params])
+
+    def keep_average(self, averaged) -> None:
+        self.net._session.averaged = averaged
 
     def step_optimizer(self) -> None:
         """Take the optimizer's step."""

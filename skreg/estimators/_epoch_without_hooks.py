@@ -14,6 +14,7 @@ from skreg._utils.threads import threads_for
 from skreg.callbacks import AccuracyTracker
 from skreg.training.batches import InMemoryBatches
 from skreg.training.step import take_step
+from skreg.training.step_sizes import StepSizes
 
 
 def draws_nothing_else(net, batches, fit_params: dict) -> bool:
@@ -61,6 +62,13 @@ def train_epoch(net, batches, fit_params) -> None:
     _record(net.history, "train", losses, sizes, train_penalty=penalties)
 
 
+def step_sizes_of(net) -> StepSizes:
+    """Return the step sizes of the optimizer of a net, by the names of its weights."""
+    names = {id(w): name for name, w in net._session.weights.items()}
+    params = net.optimizer_.param_groups[0]["params"]
+    return StepSizes(net.optimizer_, [names.get(id(w), "") for w in params])
+
+
 class AutogradProgram:
     """One net, whose gradients autograd computes: by methods that may be overridden.
 
@@ -81,6 +89,13 @@ class AutogradProgram:
     @property
     def weights(self):
         return {name: w.detach() for name, w in self.net._session.weights.items()}
+
+    @property
+    def step_sizes(self):
+        return step_sizes_of(self.net)
+
+    def keep_average(self, averaged) -> None:
+        self.net._session.averaged = averaged
 
     @torch.enable_grad()
     def evaluate(self, batch):

@@ -66,10 +66,9 @@ def make_regularizers(net, module) -> Active:
         for kind in REGULARIZERS
     ]
     members += _own_regularizers(net)
-    for member in members:
-        if not member.is_neutral:
-            member.begin(module)
-    return Active(members)
+    active = Active(members)
+    active.begin(module)
+    return active
 
 
 def _own_regularizers(net) -> list[Regularizer]:

@@ -16,6 +16,7 @@ from skreg.estimators._backprop_program import make_backprop_program
 from skreg.estimators._epoch_without_hooks import (
     draws_nothing_else,
     run_epoch_without_hooks,
+    step_sizes_of,
 )
 from skreg.estimators._links import first_output, n_rows
 from skreg.estimators._overrides import known_to, overrides
@@ -128,8 +129,16 @@ class TrainingSteps:
             return
         session = self._session
         if session and training:
+            session.hide_averages()
             self._look_again()
             step_fn = self._with_training_batches(step_fn)
+        self._run_batches(iterator, training, prefix, step_fn, fit_params)
+        if session and training:
+            session.show_averages()
+
+    def _run_batches(self, iterator, training, prefix, step_fn, fit_params) -> None:
+        """Run an epoch's batches on the path of the net, with its random numbers."""
+        session = self._session
         if draws_nothing_else(self, iterator, fit_params):
             # Nobody but the iterator and dropout draws random numbers: they can have
             # a generator of their own, and the global ones need not be borrowed.
@@ -224,11 +233,16 @@ class TrainingSteps:
             session.valid_weight = None
 
     def _project(self) -> None:
-        """Let regularisers change the weights after a step."""
+        """Let regularisers change the weights after a step, and average them."""
         regularizers, weights = self._regularizers_at_work()
-        if regularizers.projects:
-            with torch.no_grad():
-                regularizers.project({name: w.detach() for name, w in weights.items()})
+        if not (regularizers.projects or regularizers.averages):
+            return
+        weights = {name: w.detach() for name, w in weights.items()}
+        with torch.no_grad():
+            if regularizers.projects:
+                regularizers.project(weights, step_sizes_of(self))
+            if regularizers.averages:
+                self._session.averaged = regularizers.average(weights)
 
     @known_to(AUTOGRAD, BACKPROP, STACK)
     def train_step_single(self, batch, **fit_params):
@@ -351,10 +365,14 @@ class TrainingSteps:
         return session.regularizers, session.weights
 
     def _make_regularizers(self) -> None:
-        session = self._session
+        """Make the regularisers, or let those that there are look at the module."""
+        session, wanted = self._session, strengths(self)
         session.weights = trainable_parameters(self.module_)
+        if session.strengths == wanted:
+            session.regularizers.begin(self.module_)
+            return
         session.regularizers = make_regularizers(self, self.module_)
-        session.strengths = strengths(self)
+        session.strengths = wanted
 
     def _warn_of_outputs(self, outputs, operation: str) -> None:
         """Warn of outputs that the criterion is not meant for."""

@@ -1,5 +1,6 @@
 """Fit state: what exists of a net only while a fit runs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +70,8 @@ class FitState:
     path: TrainingPath | None = None
     against_stack: str = ALONE
     program: BackpropProgram | None = None
+    averaged: Mapping[str, Tensor] | None = None  # to evaluate after this epoch
+    kept: dict[str, Tensor] | None = None  # weights to go on from, meanwhile
     mean_weight: float = 1.0
     mean_valid_weight: float | None = None
     # What is true of this moment:
@@ -101,3 +104,21 @@ class FitState:
         if self.looks:
             self.looks = False
             self.net._warn_of_outputs(outputs, operation)
+
+    def show_averages(self) -> None:
+        """Put averaged weights into the module, if there are some."""
+        if self.averaged is None:
+            return
+        self.kept = {name: w.detach().clone() for name, w in self.weights.items()}
+        with torch.no_grad():
+            for name, w in self.weights.items():
+                w.copy_(self.averaged[name])
+
+    def hide_averages(self) -> None:
+        """Put the weights back that training goes on from."""
+        if self.kept is None:
+            return
+        with torch.no_grad():
+            for name, w in self.weights.items():
+                w.copy_(self.kept[name])
+        self.kept = self.averaged = None

@@ -58,7 +58,10 @@ class Regularizer(BaseEstimator):
         return False
 
     def begin(self, module: nn.Module) -> None:
-        """Look at the module, before the first epoch; called again if it has changed.
+        """Look at the module, before the first epoch.
+
+        It is called again before others if a callback may have changed the module. What
+        ``fit`` works with is one object from the first step to the last.
 
         Parameters
         ----------
@@ -128,13 +131,40 @@ class Regularizer(BaseEstimator):
         """
         return evaluate()
 
-    def project(self, weights: Mapping[str, Tensor]) -> None:
+    def project(
+        self,
+        weights: Mapping[str, Tensor],
+        step_sizes: Mapping[str, float | Tensor],
+    ) -> None:
         """Change the weights in place after each step of the optimizer.
 
         Parameters
         ----------
         weights : mapping of str to Tensor
+        step_sizes : mapping of str to (float or Tensor)
+            What the gradients were multiplied with in this step, computed when it is
+            looked up: what a proximal step needs. SGD without momentum, Adam and AdamW
+            tell; for other optimizers a look is a ValueError.
         """
+
+    def average(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
+        """Return what to evaluate and to keep instead of the weights, such as a mean.
+
+        It is called after each step. What the last call of an epoch returns is in the
+        module when it is validated, when callbacks look at the end of the epoch, and
+        when training ends; the next epoch goes on from `weights`.
+
+        Parameters
+        ----------
+        weights : mapping of str to Tensor
+            They change with the next step: keep copies.
+
+        Returns
+        -------
+        mapping of str to Tensor, or None
+            None leaves the weights as they are.
+        """
+        return None
 
     @classmethod
     def stack(cls, members: "Sequence[Self]") -> "Self | None":

@@ -65,7 +65,7 @@ class MaxNorm(Regularizer):
     def begin(self, module: nn.Module) -> None:
         self.units_ = list(_units(module))
 
-    def project(self, weights) -> None:
+    def project(self, weights, step_sizes) -> None:
         bound = inf if self.max_norm is None else self.max_norm
         for units in self.units_:
             units.shrink(weights[units.name], bound)
@@ -87,7 +87,7 @@ class _MaxNorms(MaxNorm):
         self.units_ = next(m.units_ for m in members if not m.is_neutral)
         self._bounds = torch.tensor(bounds, dtype=torch.float64)
 
-    def project(self, weights) -> None:
+    def project(self, weights, step_sizes) -> None:
         for units in self.units_:
             w = weights[units.name]
             self._bounds = self._bounds.to(w)

@@ -21,7 +21,6 @@ class Active:
     Parameters
     ----------
     members : sequence of Regularizer
-        After ``begin``.
     """
 
     def __init__(self, members: Sequence[Regularizer] = ()):
@@ -31,6 +30,7 @@ class Active:
         self.penalties = self._with("add_gradients")
         self._gradients = self._with("gradients")
         self._project = self._with("project")
+        self._average = self._with("average")
 
     def _with(self, method: str) -> list[Regularizer]:
         return [member for member in self._at_work if member.acts_in(method)]
@@ -49,6 +49,11 @@ class Active:
     def computes_gradients(self) -> bool:
         """Whether any of them computes the gradients of a step in a way of its own."""
         return bool(self._gradients)
+
+    def begin(self, module: nn.Module) -> None:
+        """As ``Regularizer.begin``, of all that are not neutral."""
+        for member in self._at_work:
+            member.begin(module)
 
     def batch(self, X, y):
         """As ``Regularizer.batch``, of all."""
@@ -69,10 +74,20 @@ class Active:
             evaluate = _Evaluation(member, evaluate, weights)
         return evaluate()
 
-    def project(self, weights: Mapping[str, Tensor]) -> None:
+    def project(self, weights: Mapping[str, Tensor], step_sizes: Mapping) -> None:
         """As ``Regularizer.project``, of all."""
         for member in self._project:
-            member.project(weights)
+            member.project(weights, step_sizes)
+
+    @property
+    def averages(self) -> bool:
+        """Whether any of them replaces the weights at the end of an epoch."""
+        return bool(self._average)
+
+    def average(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
+        """As ``Regularizer.average``; of several, the first one that returns some."""
+        found = [member.average(weights) for member in self._average]
+        return next((averaged for averaged in found if averaged is not None), None)
 
     @property
     def kinds(self) -> tuple[type, ...]:
@@ -85,6 +100,8 @@ class Active:
             name = type(member).__name__
             if member.acts_in("batch") and member.acts_in("begin"):
                 return f"regularizer {name} changes batches and may look at the module"
+            if member.acts_in("average"):
+                return f"regularizer {name} averages weights, which stacks do not"
             if _acts_on_weights(member) and not member.acts_in("stack"):
                 return f"regularizer {name} has no stack"
         return None

@@ -34,8 +34,17 @@ class Program(Protocol):
         """Write the gradients of a batch; return objective and penalty."""
         ...
 
+    @property
+    def step_sizes(self) -> Mapping[str, float | Tensor]:
+        """How far the last step has gone along the gradients."""
+        ...
+
     def step_optimizer(self) -> None:
         """Take the optimizer's step along the gradients."""
+        ...
+
+    def keep_average(self, averaged: Mapping[str, Tensor] | None) -> None:
+        """Keep what is to be evaluated after the epoch instead of the weights."""
         ...
 
 
@@ -62,7 +71,9 @@ def take_step(program: Program, batch: Any) -> tuple[Tensor, Tensor | float]:
             found = program.evaluate(batch)
         program.step_optimizer()
         if regularizers.projects:
-            regularizers.project(program.weights)
+            regularizers.project(program.weights, program.step_sizes)
+        if regularizers.averages:
+            program.keep_average(regularizers.average(program.weights))
     return found
 
 

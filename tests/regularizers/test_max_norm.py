@@ -39,7 +39,7 @@ def projected(layer, bound):
     work = MaxNorm(bound)
     work.begin(module)
     weights = {name: w.detach().clone() for name, w in module.named_parameters()}
-    work.project(weights)
+    work.project(weights, {})
     return {name.removeprefix("0."): w for name, w in weights.items()}
 
 

@@ -77,7 +77,7 @@ class Sharpness(Regularizer):
 class NotNegative(Regularizer):
     """Lets no weight be negative."""
 
-    def project(self, weights):
+    def project(self, weights, step_sizes):
         for w in weights.values():
             w.clamp_(min=0)
 

@@ -16,6 +16,7 @@ from skreg.training.optimizer_step import make_step
 from skreg.training.output_checks import last_operation, name_of
 from skreg.training.regularizing import Active
 from skreg.training.step import take_step, written_gradients
+from skreg.training.step_sizes import StepSizes
 
 __all__ = ["Stack"]
 
@@ -85,6 +86,13 @@ class Stack:
         samples = self.streams.next_batch()
         objective, penalty = take_step(self, samples)
         return objective, penalty, samples.sizes
+
+    @property
+    def step_sizes(self) -> StepSizes:
+        return StepSizes(self.optimizer, list(self.weights), self.groups)
+
+    def keep_average(self, averaged) -> None:
+        raise NotImplementedError("Nets whose weights are averaged train alone.")
 
     def step_optimizer(self) -> None:
         """Take the optimizer's step, of all nets."""
