@@ -50,11 +50,12 @@ class SoftThreshold(Regularizer):
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
-    ("optimizer", "lr"), [(torch.optim.SGD, 0.1), (torch.optim.Adam, 0.01)]
+    ("optimizer", "lr", "epochs"),
+    [(torch.optim.SGD, 0.1, 300), (torch.optim.Adam, 0.02, 1000)],
 )
-def test_proximal_steps_end_at_the_lasso(path, optimizer, lr):
+def test_proximal_steps_end_at_the_lasso(path, optimizer, lr, epochs):
     net = RegularizedNetRegressor(
-        **SMALL | {"batch_size": -1, "max_epochs": 3000},
+        **SMALL | {"batch_size": -1, "max_epochs": epochs},
         module=linear,
         optimizer=optimizer,
         lr=lr,
