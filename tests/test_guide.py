@@ -64,6 +64,7 @@ def scheduler():
         yield cluster.scheduler_address
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_snippets_run(page, request, tmp_path, monkeypatch):
     """One after the other, as a reader would run them, on few images of digits."""

@@ -96,6 +96,7 @@ def test_an_unknown_study_is_named_with_those_there_are(capsys):
     assert "there is no study 'l1l2'; choose from all, l1-l2" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_several_studies_one_report_and_going_on(tmp_path, capsys):
     command = ["learning-rate", "l1-l2", *QUICK, "--val-size", "10"]
     command += ["--output", str(tmp_path)]
@@ -126,6 +127,7 @@ sys.exit(main(["l1-l2", "memorization", *sys.argv[1:]]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])

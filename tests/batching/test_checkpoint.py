@@ -14,12 +14,7 @@ from sklearn.datasets import load_iris
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import make_scorer
-from sklearn.model_selection import (
-    GridSearchCV,
-    KFold,
-    cross_val_score,
-    cross_validate,
-)
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score, cross_validate
 
 from skreg import RegularizedNetClassifier
 from skreg.batching.checkpoint import fingerprint as _fingerprint
@@ -442,6 +437,7 @@ print(len(fits), search.cv_results_["mean_test_score"].tolist())
 """
 
 
+@pytest.mark.slow
 def test_kill_and_run_again(tmp_path, iris):
     command = [sys.executable, "-c", KILLED, tmp_path]
     with subprocess.Popen([*command, "12"], stdout=subprocess.PIPE, text=True) as first:

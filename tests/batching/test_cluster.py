@@ -15,6 +15,7 @@ def small(**params):
     return RegularizedNetClassifier(**params)
 
 
+@pytest.mark.slow
 def test_dask_cluster_of_two_processes_gives_equal_scores(iris):
     distributed = pytest.importorskip(
         "distributed", reason="the extra 'dask' is not installed"

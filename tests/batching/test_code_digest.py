@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import sys
 from skreg import RegularizedNetClassifier
@@ -37,11 +39,13 @@ def digests(script, seed):
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_hashes_of_code_do_not_depend_on_the_order_of_sets():
     """Of a scorer, and of a class of ours, as from a folder on the path."""
     assert len({tuple(digests(SCRIPT, seed)) for seed in range(2)}) == 1
 
 
+@pytest.mark.slow
 def test_they_depend_on_what_a_set_holds():
     changed = SCRIPT.replace("return x + 2", "return x + 3")
     assert digests(changed, 0)[0] != digests(SCRIPT, 0)[0]

@@ -83,6 +83,7 @@ def assert_equal(results, reference):
             np.testing.assert_array_equal(results[name], reference[name], name)
 
 
+@pytest.mark.slow
 def test_equal_results_from_two_processes(iris, client, tmp_path, monkeypatch):
     sent = []
     scatter = distributed.Client.scatter
@@ -124,6 +125,7 @@ def test_a_worker_that_dies(iris, client, tmp_path):
     assert not np.isnan(together["mean_test_score"]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:One or more of the test scores:UserWarning")
 def test_fits_that_fail(iris, client):
     grid = {"lr": [1e-3, -1]}

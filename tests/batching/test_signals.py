@@ -66,6 +66,7 @@ def start(*args):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "kind"), [("exception", "together"), ("signal", "alone")]
 )

@@ -46,6 +46,7 @@ PARAMETERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PARAMETERS)
 @pytest.mark.parametrize("kind", [RegularizedNetClassifier, RegularizedNetRegressor])
 @pytest.mark.filterwarnings("ignore")  # the checks provoke warnings of all kinds

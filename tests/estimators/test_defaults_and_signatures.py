@@ -14,6 +14,7 @@ from skreg import RegularizedNetClassifier, RegularizedNetRegressor
 from skreg.modules import AnimalNet
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("load", "ours", "peer"),
     [

@@ -63,6 +63,7 @@ USE = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copy", ["X", "X.copy()"])
 def test_no_fit_or_prediction_copies_arrays(copy):
     done = run(
@@ -79,6 +80,7 @@ def test_no_fit_or_prediction_copies_arrays(copy):
         assert "MemoryError" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "dtype", "n_features"),
     [("r", "f4", 4000), ("r+", "f4", 4000), ("r", "u1", 16_000)],

@@ -32,6 +32,7 @@ def test_memory_maps_are_not_read_into_memory(tmp_path, mode, params):
     assert peak < X.nbytes / 4
 
 
+@pytest.mark.slow
 def test_a_fit_takes_little_more_memory_than_its_data():
     script = """
 import numpy as np, resource

@@ -76,6 +76,7 @@ def test_copies_of_a_local_class_share_what_the_net_shares(iris, way, early_stop
     assert copied.history[:, "train_loss"] == net.history[:, "train_loss"]
 
 
+@pytest.mark.slow
 def test_processes_take_and_return_nets_of_a_local_class(iris):
     X, y = iris
     net = local().fit(X, y)

@@ -221,6 +221,7 @@ def peak_of(function):
     return peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["threading", "skreg"])
 def test_no_matrix_becomes_dense(backend):
     X, y = wide_data()

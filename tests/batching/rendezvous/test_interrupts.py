@@ -74,6 +74,7 @@ with joblib.parallel_config("skreg"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 def test_fits_that_wait_keep_no_threads_of_torch():
     """Each would keep a team of its own; those of a stack would then go to sleep."""
@@ -120,6 +121,7 @@ for i in range(150):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
 def test_interrupts_at_random_moments_leave_nothing_behind():
@@ -127,6 +129,7 @@ def test_interrupts_at_random_moments_leave_nothing_behind():
     subprocess.run(command, check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
 def test_interrupt_ends_a_search():

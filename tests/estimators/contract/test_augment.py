@@ -107,6 +107,7 @@ def test_transforms_whose_get_params_means_something_else(augment):
     assert search.get_params()["estimator"][-1].augment is not augment
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_such_transforms_are_searched(images, n_jobs):
     rotation = v2.RandomRotation(20)

@@ -48,6 +48,7 @@ def failed_checks(estimator, name, record_property=None):
     return failed
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # what the checks provoke; failures are counted
 @pytest.mark.parametrize(
     ("ours", "peer"),

@@ -33,6 +33,7 @@ def sequential_search(iris):
     return GridSearchCV(small(), GRID, cv=3).fit(*iris)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "n_jobs"), BACKENDS)
 def test_grid_search_scores_do_not_depend_on_n_jobs(
     iris, sequential_search, backend, n_jobs
@@ -102,6 +103,7 @@ SEARCHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SEARCHES)
 def test_searches_do_not_depend_on_n_jobs(iris, kind):
     one = SEARCHES[kind](*iris, 1)
