@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from joblib import Parallel, delayed
 from sklearn.base import clone
-from sklearn.datasets import load_iris
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import make_scorer
@@ -32,11 +31,6 @@ class Counted(RegularizedNetClassifier):
 def small(cls=Counted, **params):
     params = {"hidden_layer_sizes": 4, "max_epochs": 1, "random_state": 0} | params
     return cls(**params)
-
-
-@pytest.fixture(scope="module")
-def iris():
-    return load_iris(return_X_y=True)
 
 
 @pytest.fixture
