@@ -451,6 +451,7 @@ class TrainingSteps:
             return not overrides(self)
         augment = self._session.augment
         harmless = augment is None or is_sample_augmentation(augment)
+        harmless = harmless and not self._session.regularizers.changes_batches
         return harmless and self._session.unobserved
 
 

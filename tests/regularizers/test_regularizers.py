@@ -219,6 +219,26 @@ def test_the_nets_of_a_search_are_those_of_single_fits_or_train_alone(own):
             assert one.training_path_ == "stack"
 
 
+class Overwrites(Regularizer):
+    """Turns inputs around where they are."""
+
+    def batch(self, X, y):
+        return X.neg_(), y
+
+
+@pytest.mark.parametrize("backend", [False, True])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_batch_may_be_overwritten_and_the_data_are_not(backend, shuffle):
+    data = X.copy()
+    for one in folds(net(Overwrites(), shuffle=shuffle, batch_size=-1), backend):
+        assert len(one.history) == 3
+    net(Overwrites(), shuffle=shuffle).fit(data, Y)
+    np.testing.assert_array_equal(data, X)
+    mirrored = net(shuffle=shuffle, batch_size=-1).fit(-X, Y)
+    turned = net(Overwrites(), shuffle=shuffle, batch_size=-1).fit(X, Y)
+    assert_same(turned, mirrored)
+
+
 class Looks(Flips):
     def begin(self, module):
         self.module_ = module
