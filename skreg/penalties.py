@@ -137,11 +137,11 @@ def add_elastic_net(
     for i, (g, w) in enumerate(zip(gradients, weights, strict=True)):
         l1, l2 = _coefficient(lambda1, i), _coefficient(lambda2, i)
         if l1 is not None:
-            sign = torch.sign(w)
-            value = value + _times(l1, _sum_of_products(sign, w, l1))
+            sign, sum_of_absolutes = _signs(w, of_nets=isinstance(l1, Tensor))
+            value = value + _times(l1, sum_of_absolutes)
             _add(g, sign, l1, 1)
         if l2 is not None:
-            value = value + _times(l2, _sum_of_products(w, w, l2))
+            value = value + _times(l2, _sum_of_squares(w, isinstance(l2, Tensor)))
             _add(g, w, l2, 2)
     return value
 
@@ -153,14 +153,20 @@ def _coefficient(coefficients, i: int) -> float | Tensor | None:
     return coefficients or None
 
 
-def _sum_of_products(a: Tensor, b: Tensor, like: float | Tensor) -> Tensor:
-    """Return the sum of a * b; for each net, if `like` is a tensor."""
-    if not isinstance(like, Tensor):
-        return torch.dot(a.flatten(), b.flatten())
-    of_net = b.reshape(len(b), -1)
-    if a is b:
-        return torch.linalg.vector_norm(of_net, dim=1).square_()
-    return torch.linalg.vector_norm(of_net, 1, dim=1)  # a is its sign
+def _signs(w: Tensor, of_nets: bool) -> tuple[Tensor, Tensor]:
+    """Return the signs of weights, and the sum of |w|, or that of each net."""
+    if not of_nets:
+        sign = torch.sign(w)
+        return sign, torch.dot(sign.flatten(), w.flatten())
+    scratch = torch.abs(w)
+    total = scratch.reshape(len(w), -1).sum(1)
+    return torch.sign(w, out=scratch), total
+
+
+def _sum_of_squares(w: Tensor, of_nets: bool) -> Tensor:
+    if not of_nets:
+        return torch.dot(w.flatten(), w.flatten())
+    return torch.linalg.vector_norm(w.reshape(len(w), -1), dim=1).square_()
 
 
 def _times(coefficient: float | Tensor, value: Tensor) -> Tensor:
