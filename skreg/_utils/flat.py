@@ -9,7 +9,20 @@ __all__ = ["FlatTensors", "NamedTensors", "joined"]
 
 
 class NamedTensors(dict):
-    """Tensors by name."""
+    """Tensors by name, that stay the same tensors.
+
+    What is assigned to a name is copied into its tensor, which others may hold as well.
+    """
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        tensor = self.get(name)
+        if tensor is None:
+            raise KeyError(
+                f"{name!r} is none of the names, which are {list(self)}; tensors can "
+                "be changed, not added."
+            )
+        if tensor is not value:
+            tensor.copy_(value)
 
     def zero_(self) -> None:
         """Fill all with zeros."""
@@ -27,13 +40,13 @@ class FlatTensors(NamedTensors):
     """
 
     def __init__(self, flat: Tensor, like: Mapping[str, Tensor]):
-        super().__init__()
         self.flat = flat
-        self._ends, end = {}, 0
+        parts, self._ends, end = {}, {}, 0
         for name, tensor in like.items():
             start, end = end, end + tensor.numel()
-            self[name] = flat[start:end].view(tensor.shape)
+            parts[name] = flat[start:end].view(tensor.shape)
             self._ends[name] = end
+        super().__init__(parts)
         self._joined = {}
 
     def zero_(self) -> None:

@@ -115,9 +115,11 @@ class BackpropProgram:
 
     @property
     def step_sizes(self) -> StepSizes:
-        names = {id(w): name for name, w in self.net._session.weights.items()}
-        params = self.net.optimizer_.param_groups[0]["params"]
-        return StepSizes(self.net.optimizer_, [names[id(w)] for w in params])
+        return StepSizes(self.net.optimizer_, self.net._session.weights)
+
+    @property
+    def slopes(self) -> FlatTensors:
+        return self.gradients
 
     def keep_average(self, averaged) -> None:
         self.net._session.averaged = averaged

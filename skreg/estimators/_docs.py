@@ -19,7 +19,9 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
         Your own ways to regularise, besides those that have parameters here; see
         :class:`skreg.regularizers.Regularizer`. Their parameters are
         ``regularizers__<name>__*``, where the name is that of the class, unless a pair
-        (name, regularizer) gives another.
+        (name, regularizer) gives another; of equal classes the second is ``<class>_2``.
+        They win over what the objects hold. A fit starts with copies of the objects,
+        also with `warm_start`.
     dropout : float, default=None
         Sets the probability of every dropout layer of the module, in [0, 1]. None
         leaves them as they are.

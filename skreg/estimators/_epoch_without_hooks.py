@@ -6,10 +6,12 @@ every callback of every batch, and fetching the loss of every batch from the dev
 here all losses of an epoch are fetched at once.
 """
 
+from collections.abc import Iterator, Mapping
 from math import inf
 
 import torch
 
+from skreg._utils.flat import NamedTensors
 from skreg._utils.threads import threads_for
 from skreg.callbacks import AccuracyTracker
 from skreg.training.batches import InMemoryBatches
@@ -64,9 +66,31 @@ def train_epoch(net, batches, fit_params) -> None:
 
 def step_sizes_of(net) -> StepSizes:
     """Return the step sizes of the optimizer of a net, by the names of its weights."""
-    names = {id(w): name for name, w in net._session.weights.items()}
-    params = net.optimizer_.param_groups[0]["params"]
-    return StepSizes(net.optimizer_, [names.get(id(w), "") for w in params])
+    return StepSizes(net.optimizer_, net._session.weights)
+
+
+class Slopes(Mapping):
+    """The gradients that autograd has written for some parameters, by their names.
+
+    Parameters
+    ----------
+    weights : mapping of str to nn.Parameter
+    """
+
+    def __init__(self, weights: Mapping[str, torch.nn.Parameter]):
+        self.weights = weights
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.weights)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        weight = self.weights[name]
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+        return weight.grad
 
 
 class AutogradProgram:
@@ -88,7 +112,12 @@ class AutogradProgram:
 
     @property
     def weights(self):
-        return {name: w.detach() for name, w in self.net._session.weights.items()}
+        weights = self.net._session.weights
+        return NamedTensors({name: w.detach() for name, w in weights.items()})
+
+    @property
+    def slopes(self):
+        return Slopes(self.net._session.weights)
 
     @property
     def step_sizes(self):

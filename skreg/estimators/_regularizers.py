@@ -1,10 +1,14 @@
 """Regularisers of a net: made of its parameters and of the user's own objects."""
 
 import inspect
+from collections import Counter
 from collections.abc import Callable
 
+import numpy as np
+import torch
 from sklearn.base import clone
 
+from skreg._utils.arrays import to_numpy
 from skreg.regularizers import REGULARIZERS, Regularizer
 from skreg.training.regularizing import Active
 
@@ -13,11 +17,15 @@ __all__ = [
     "are_regularizers",
     "make_regularizers",
     "named",
+    "own_members",
     "params_of",
+    "problem_of_names",
+    "same",
     "strengths",
     "with_parameters",
 ]
 
+METHODS = "batch", "add_gradients", "gradients", "project", "average"
 # The parameters that regularisers of this package add to the estimators.
 PARAMETERS = {
     name: parameter
@@ -53,19 +61,37 @@ def strengths(net) -> tuple:
     return (*(getattr(net, name) for name in PARAMETERS), net.regularizers, own)
 
 
-def make_regularizers(net, module) -> Active:
+def same(a, b) -> bool:
+    """Return whether parameters are equal; arrays among them by their numbers."""
+    if isinstance(a, np.ndarray | torch.Tensor):
+        return type(a) is type(b) and np.array_equal(to_numpy(a), to_numpy(b))
+    if isinstance(a, tuple | list) and type(a) is type(b):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    return a is b or bool(a == b)
+
+
+def own_members(active: Active) -> list[Regularizer]:
+    """Return the regularisers that the user has brought."""
+    return active.members[len(REGULARIZERS) :]
+
+
+def make_regularizers(net, module, own: list[Regularizer] | None = None) -> Active:
     """Return the regularisers of a net, which have seen the module.
 
     Parameters
     ----------
     net : RegularizedNet
     module : nn.Module
+    own : list of Regularizer, default=None
+        The user's, as they are in this fit; None makes copies of the parameter's.
     """
     members = [
         kind(**{name: getattr(net, name) for name in kind.parameters})
         for kind in REGULARIZERS
     ]
-    members += _own_regularizers(net)
+    members += _own_regularizers(net) if own is None else own
     active = Active(members)
     active.begin(module)
     return active
@@ -87,16 +113,42 @@ def named(regularizers) -> dict[str, Regularizer]:
     Parameters
     ----------
     regularizers : sequence of Regularizer or (str, Regularizer), or None
+
+    Returns
+    -------
+    dict
+        Fewer than there are, if names are not unique; see `problem_of_names`.
     """
-    names, found = [], {}
+    found, counts = {}, Counter()
     for item in regularizers or ():
-        is_pair = isinstance(item, tuple | list)
-        name, member = item if is_pair else (type(item).__name__, item)
-        names.append(name)
-        found[name if names.count(name) == 1 else f"{name}_{names.count(name)}"] = (
-            member
-        )
+        if isinstance(item, tuple | list):
+            found[item[0]] = item[1]
+            continue
+        name = type(item).__name__
+        counts[name] += 1
+        found[name if counts[name] == 1 else f"{name}_{counts[name]}"] = item
     return found
+
+
+def problem_of_names(regularizers) -> str | None:
+    """Return what is wrong with the names of regularisers, if anything is."""
+    found = named(regularizers)
+    bad = sorted(name for name in found if not name or "__" in name)
+    if bad:
+        return f"regularizers: the name {bad[0]!r} must not be empty or hold '__'."
+    if len(found) != len(regularizers or ()):
+        return (
+            "regularizers: names must be unique, but some of "
+            f"{[item[0] for item in regularizers if isinstance(item, tuple | list)]} "
+            "are given twice, or are those of classes in the list."
+        )
+    idle = [name for name, m in found.items() if not any(map(m.acts_in, METHODS))]
+    if idle:
+        return (
+            f"regularizers: {idle[0]} overrides none of {', '.join(METHODS)}, and so "
+            "does nothing; is the name of its method misspelled?"
+        )
+    return None
 
 
 def params_of(regularizers) -> dict[str, object]:

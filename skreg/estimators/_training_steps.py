@@ -9,11 +9,13 @@ from math import inf
 
 import torch
 
+from skreg._utils.flat import NamedTensors
 from skreg._utils.randomness import epoch_seed, make_generator, seeded
 from skreg._utils.torch_state import plain_torch
 from skreg.callbacks import EarlyStopping, StopTraining
 from skreg.estimators._backprop_program import make_backprop_program
 from skreg.estimators._epoch_without_hooks import (
+    Slopes,
     draws_nothing_else,
     run_epoch_without_hooks,
     step_sizes_of,
@@ -23,6 +25,8 @@ from skreg.estimators._overrides import known_to, overrides
 from skreg.estimators._regularizers import (
     PARAMETERS,
     make_regularizers,
+    own_members,
+    same,
     strengths,
 )
 from skreg.estimators._targets import Message
@@ -237,7 +241,7 @@ class TrainingSteps:
         regularizers, weights = self._regularizers_at_work()
         if not (regularizers.projects or regularizers.averages):
             return
-        weights = {name: w.detach() for name, w in weights.items()}
+        weights = NamedTensors({name: w.detach() for name, w in weights.items()})
         with torch.no_grad():
             if regularizers.projects:
                 regularizers.project(weights, step_sizes_of(self))
@@ -258,8 +262,9 @@ class TrainingSteps:
             penalty = self._session.penalty if self._session else 0.0
             return found["loss"].detach(), penalty
 
-        weights = {name: w.detach() for name, w in weights.items()}
-        loss, penalty = regularizers.gradients(evaluate, weights)
+        slopes = Slopes(weights)
+        weights = NamedTensors({name: w.detach() for name, w in weights.items()})
+        loss, penalty = regularizers.gradients(evaluate, weights, slopes)
         if self._session:
             self._session.penalty = penalty
         return {**step["first"], "loss": loss}
@@ -360,7 +365,7 @@ class TrainingSteps:
                 make_regularizers(self, self.module_),
                 trainable_parameters(self.module_),
             )
-        if not session.unobserved and session.strengths != strengths(self):
+        if not session.unobserved and not same(session.strengths, strengths(self)):
             self._make_regularizers()
         return session.regularizers, session.weights
 
@@ -368,10 +373,13 @@ class TrainingSteps:
         """Make the regularisers, or let those that there are look at the module."""
         session, wanted = self._session, strengths(self)
         session.weights = trainable_parameters(self.module_)
-        if session.strengths == wanted:
+        if same(session.strengths, wanted):
             session.regularizers.begin(self.module_)
             return
-        session.regularizers = make_regularizers(self, self.module_)
+        kept = own_members(session.regularizers) if session.strengths else None
+        if kept is not None and not same(session.strengths[-2:], wanted[-2:]):
+            kept = None  # the user's own are others now
+        session.regularizers = make_regularizers(self, self.module_, kept)
         session.strengths = wanted
 
     def _warn_of_outputs(self, outputs, operation: str) -> None:

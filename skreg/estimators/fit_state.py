@@ -109,6 +109,7 @@ class FitState:
         """Put averaged weights into the module, if there are some."""
         if self.averaged is None:
             return
+        _check_averages(self.averaged, self.weights)
         self.kept = {name: w.detach().clone() for name, w in self.weights.items()}
         with torch.no_grad():
             for name, w in self.weights.items():
@@ -122,3 +123,19 @@ class FitState:
             for name, w in self.weights.items():
                 w.copy_(self.kept[name])
         self.kept = self.averaged = None
+
+
+def _check_averages(averaged, weights) -> None:
+    if not isinstance(averaged, Mapping):
+        raise TypeError(
+            "average of a regularizer must return a mapping of names to tensors, or "
+            f"None; got a {type(averaged).__name__}."
+        )
+    for name, w in weights.items():
+        shape = getattr(averaged.get(name), "shape", None)
+        if shape != w.shape:
+            raise ValueError(
+                f"average of a regularizer must return a tensor of shape "
+                f"{tuple(w.shape)} for {name!r}; got "
+                f"{'none' if shape is None else tuple(shape)}."
+            )

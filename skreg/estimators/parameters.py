@@ -16,7 +16,12 @@ from skreg._utils.rules import Rule, is_bool, is_coefficient, is_integer, is_num
 from skreg.attacks import NORMS
 from skreg.estimators._amp import AMP_DTYPES
 from skreg.estimators._numbers import plain
-from skreg.estimators._regularizers import PARAMETERS, are_regularizers, named
+from skreg.estimators._regularizers import (
+    PARAMETERS,
+    are_regularizers,
+    named,
+    problem_of_names,
+)
 from skreg.estimators.schedules import unknown_schedules
 from skreg.modules import MLP
 from skreg.regularizers import ElasticNet
@@ -345,6 +350,10 @@ def _unknown_callbacks(net) -> Iterator[str]:
 
 
 def _unknown_regularizers(net) -> Iterator[str]:
+    problem = problem_of_names(net.regularizers)
+    if problem is not None:
+        yield problem
+        return
     own = named(net.regularizers)
     for name, value in sorted(net.get_params_for("regularizers").items()):
         member, _, parameter = name.partition("__")

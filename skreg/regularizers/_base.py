@@ -66,7 +66,8 @@ class Regularizer(BaseEstimator):
         Parameters
         ----------
         module : nn.Module
-            One net. In a stack, it is called for each member, before ``stack``.
+            One net. In a stack, it is called for each member, before ``stack``, but
+            for members that are neutral.
         """
 
     def batch(self, X: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,13 +99,14 @@ class Regularizer(BaseEstimator):
         Parameters
         ----------
         gradients : mapping of str to Tensor
-            Of the names and shapes of `weights`.
+            Of the names and shapes of `weights`. They hold penalties alone: the
+            gradient of the loss comes later.
         weights : mapping of str to Tensor
 
         Returns
         -------
         Tensor of shape () or float
-            Of shape (B,) in a stack.
+            Of shape (B,) in a stack: one for each net.
         """
         return 0.0
 
@@ -112,6 +114,7 @@ class Regularizer(BaseEstimator):
         self,
         evaluate: Callable[[], tuple[Tensor, Tensor | float]],
         weights: Mapping[str, Tensor],
+        slopes: Mapping[str, Tensor],
     ) -> tuple[Tensor, Tensor | float]:
         """Compute the gradients of a step, such as at other weights than the present.
 
@@ -123,6 +126,9 @@ class Regularizer(BaseEstimator):
             called several times; the last call counts.
         weights : mapping of str to Tensor
             May be changed in place, and must be as before in the end.
+        slopes : mapping of str to Tensor
+            The gradients that the last call of `evaluate` has written; what they are
+            in the end is what the optimizer follows. They may be changed in place.
 
         Returns
         -------
@@ -162,7 +168,8 @@ class Regularizer(BaseEstimator):
         Returns
         -------
         mapping of str to Tensor, or None
-            None leaves the weights as they are.
+            All of the names and shapes of `weights`; None leaves these as they are. Of
+            several regularisers, the first that returns some is followed.
         """
         return None
 
@@ -171,7 +178,10 @@ class Regularizer(BaseEstimator):
         """Return one regulariser that does for B nets what each of `members` does.
 
         It is asked for penalties, gradients and projections, and draws no random
-        numbers.
+        numbers. Before training, its penalties and projections are compared with those
+        of the members; if they differ, the nets train one by one. A class that
+        overrides a method of its base needs a ``stack`` of its own, too. If nets of a
+        stack end at different times, one that keeps a state trains one by one.
 
         Parameters
         ----------

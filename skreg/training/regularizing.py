@@ -2,10 +2,13 @@
 
 import pickle
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
+from skreg._utils.flat import NamedTensors
 from skreg.regularizers import Regularizer
 
 __all__ = ["Active", "NotStackable", "penalized"]
@@ -65,13 +68,26 @@ class Active:
         """As ``Regularizer.add_gradients``, of all."""
         value = 0.0
         for penalty in self.penalties:
-            value = value + penalty.add_gradients(gradients, weights)
+            more = penalty.add_gradients(gradients, weights)
+            if not isinstance(more, Tensor | Real) or getattr(more, "ndim", 0) > 1:
+                name = type(penalty).__name__
+                raise TypeError(
+                    f"add_gradients of regularizer {name} must return the penalty, a "
+                    "number or a tensor of one number for each net; got "
+                    f"{_described(more)}."
+                )
+            value = value + more
         return value
 
-    def gradients(self, evaluate: Callable, weights: Mapping[str, Tensor]):
+    def gradients(
+        self,
+        evaluate: Callable,
+        weights: Mapping[str, Tensor],
+        slopes: Mapping[str, Tensor],
+    ):
         """As ``Regularizer.gradients``, of all: the first one is the outermost."""
         for member in reversed(self._gradients):
-            evaluate = _Evaluation(member, evaluate, weights)
+            evaluate = _Evaluation(member, evaluate, weights, slopes)
         return evaluate()
 
     def project(self, weights: Mapping[str, Tensor], step_sizes: Mapping) -> None:
@@ -97,27 +113,34 @@ class Active:
     def reason_against_stack(self) -> str | None:
         """Return which of them is known not to act on several nets as one, if any."""
         for member in self._at_work:
-            name = type(member).__name__
-            if member.acts_in("batch") and member.acts_in("begin"):
-                return f"regularizer {name} changes batches and may look at the module"
-            if member.acts_in("average"):
-                return f"regularizer {name} averages weights, which stacks do not"
-            if _acts_on_weights(member) and not member.acts_in("stack"):
-                return f"regularizer {name} has no stack"
+            reason = _reason_against_stack(member)
+            if reason is not None:
+                return f"regularizer {type(member).__name__} {reason}"
         return None
 
     def batch_key(self) -> bytes:
         """Return what nets that share their batches have in common."""
         return pickle.dumps(self._batch)
 
+    def state(self) -> bytes:
+        """Return what regularisers of the user's hold, to see whether it changes."""
+        return pickle.dumps([m for m in self.members if not _is_ours(m)])
+
     @classmethod
-    def stack(cls, of_nets: Sequence["Active"]) -> "Active":
+    def stack(cls, of_nets: Sequence["Active"], weights: Mapping[str, Tensor]):
         """Return the regularisers of several nets as one.
 
         Parameters
         ----------
         of_nets : sequence of Active
-            One for each net; those at the same place are of the same class.
+            One for each net; those at the same place are of the same class. They are
+            not changed.
+        weights : mapping of str to Tensor of shape (B, ...)
+            Those of the nets; not changed.
+
+        Returns
+        -------
+        Active
 
         Raises
         ------
@@ -127,25 +150,137 @@ class Active:
         for members in zip(*(active.members for active in of_nets), strict=True):
             if not any(map(_acts_on_weights, members)):
                 continue
-            one = type(members[0]).stack(members)
+            kind = type(members[0])
+            if _is_ours(members[0]):
+                stacked.append(kind.stack(members))
+                continue
+            one = kind.stack(deepcopy(members))
             if one is None:
-                raise NotStackable(f"regularizer {type(members[0]).__name__}")
+                raise NotStackable(f"regularizer {kind.__name__}")
+            _compare(one, members, weights)
             stacked.append(one)
         return cls(stacked)
 
 
+def _is_ours(member: Regularizer) -> bool:
+    return type(member).__module__.startswith("skreg.")
+
+
 def _acts_on_weights(member: Regularizer) -> bool:
-    return not member.is_neutral and any(
-        member.acts_in(method) for method in ("add_gradients", "gradients", "project")
-    )
+    return not member.is_neutral and any(map(member.acts_in, ON_WEIGHTS))
+
+
+ON_WEIGHTS = "add_gradients", "gradients", "project"
+
+
+def _reason_against_stack(member: Regularizer) -> str | None:
+    if member.acts_in("batch") and member.acts_in("begin"):
+        return "changes batches and may look at the module"
+    if member.acts_in("average"):
+        return "averages weights, which stacks do not"
+    if not _is_ours(member):
+        try:
+            pickle.dumps(member)
+        except Exception as error:  # whatever a class of the user's may raise
+            return f"cannot be pickled: {type(error).__name__}"
+    if not _acts_on_weights(member):
+        return None
+    if not member.acts_in("stack"):
+        return "has no stack"
+    of_stack = _definer(member, "stack")
+    own = ["__init__", *(m for m in ON_WEIGHTS if member.acts_in(m))]
+    newer = [m for m in own if not issubclass(of_stack, _definer(member, m))]
+    if newer:
+        return f"has a {newer[0]} of its own, but the stack of {of_stack.__name__}"
+    return None
+
+
+def _definer(member: Regularizer, method: str) -> type:
+    return next(cls for cls in type(member).__mro__ if method in vars(cls))
+
+
+def _compare(one: Regularizer, members: Sequence[Regularizer], weights) -> None:
+    """Raise NotStackable unless one regulariser does what each of the members does."""
+    one, members, name = deepcopy(one), deepcopy(members), type(one).__name__
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(w: Tensor) -> Tensor:
+        return torch.randn(w.shape, generator=generator, dtype=torch.float64).to(w)
+
+    points = NamedTensors({n: drawn(w) for n, w in weights.items()})
+    sizes = {n: drawn(w).abs_() for n, w in weights.items()}
+    zeros = NamedTensors({n: torch.zeros_like(w) for n, w in weights.items()})
+    with torch.no_grad():
+        expected = []
+        for i, member in enumerate(members):
+            of_net = [
+                NamedTensors({n: t[i].clone() for n, t in tensors.items()})
+                for tensors in (points, zeros, sizes)
+            ]
+            value = 0.0 if member.is_neutral else _act(member, *of_net)
+            expected.append((value, *of_net))
+        value = _act(one, points, zeros, sizes)
+    if isinstance(value, Tensor) and value.shape != (len(members),):
+        raise NotStackable(
+            f"regularizer {name} returns a penalty of shape {tuple(value.shape)} in a "
+            f"stack of {len(members)} nets"
+        )
+    for i, (theirs, *of_net) in enumerate(expected):
+        mine = value[i] if isinstance(value, Tensor) else value
+        pairs = [(torch.as_tensor(mine).double(), torch.as_tensor(theirs).double())]
+        for together, alone in zip((points, zeros), of_net[:2], strict=True):
+            pairs += [(together[n][i], alone[n]) for n in weights]
+        if not all(_agree(a, b) for a, b in pairs):
+            raise NotStackable(
+                f"regularizer {name} does not do in a stack what it does alone"
+            )
+
+
+def _act(member: Regularizer, weights, gradients, sizes):
+    value = 0.0
+    if member.acts_in("add_gradients"):
+        value = member.add_gradients(gradients, weights)
+    if member.acts_in("project"):
+        member.project(weights, sizes)
+    return value
+
+
+def _agree(a: Tensor, b: Tensor) -> bool:
+    a, b = a.to(b.device), b
+    tolerance = torch.finfo(a.dtype).eps ** 0.5
+    scale = float(b.abs().max()) if b.numel() else 0.0
+    return torch.allclose(a, b, rtol=0.0, atol=tolerance * max(scale, 1.0))
+
+
+def _described(value) -> str:
+    shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+    return f"a {type(value).__name__}{shape}"
 
 
 class _Evaluation:
-    def __init__(self, member, evaluate, weights):
-        self.member, self.evaluate, self.weights = member, evaluate, weights
+    """The evaluation of a step that a regulariser sees to."""
+
+    def __init__(self, member, evaluate, weights, slopes):
+        self.member, self.evaluate = member, evaluate
+        self.weights, self.slopes = weights, slopes
 
     def __call__(self):
-        return self.member.gradients(self.evaluate, self.weights)
+        calls = []
+
+        def evaluate():
+            calls.append(self.evaluate())
+            return calls[-1]
+
+        found = self.member.gradients(evaluate, self.weights, self.slopes)
+        is_pair = isinstance(found, tuple) and len(found) == 2
+        if not (calls and is_pair):
+            raise TypeError(
+                f"gradients of regularizer {type(self.member).__name__} must call "
+                "evaluate() and return what it returned for the present weights, a "
+                f"pair; it has called it {len(calls)} times and returned "
+                f"{_described(found)}."
+            )
+        return found
 
 
 def penalized(
@@ -179,8 +314,9 @@ class _Penalty(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, active, names, *params):
-        gradients = {n: torch.zeros_like(w) for n, w in zip(names, params, strict=True)}
-        weights = dict(zip(names, params, strict=True))
+        pairs = dict(zip(names, params, strict=True))
+        gradients = NamedTensors({n: torch.zeros_like(w) for n, w in pairs.items()})
+        weights = NamedTensors(pairs)
         value = active.add_gradients(gradients, weights)
         ctx.active, ctx.names = active, names
         ctx.save_for_backward(*params)
@@ -194,8 +330,10 @@ class _Penalty(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         differentiated = torch.is_grad_enabled()  # the gradient itself is to be, again
         if gradients is None or differentiated:
-            weights = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
-            gradients = {name: torch.zeros_like(w) for name, w in weights.items()}
+            weights = NamedTensors(zip(ctx.names, ctx.saved_tensors, strict=True))
+            gradients = NamedTensors(
+                {name: torch.zeros_like(w) for name, w in weights.items()}
+            )
             ctx.active.add_gradients(gradients, weights)
         gradients = list(gradients.values())
         if differentiated:

@@ -30,6 +30,11 @@ class Program(Protocol):
         """The trainable parameters by name, without gradients."""
         ...
 
+    @property
+    def slopes(self) -> Mapping[str, Tensor]:
+        """The gradients that ``evaluate`` has written, by name."""
+        ...
+
     def evaluate(self, batch: Any) -> tuple[Tensor, Tensor | float]:
         """Write the gradients of a batch; return objective and penalty."""
         ...
@@ -66,7 +71,7 @@ def take_step(program: Program, batch: Any) -> tuple[Tensor, Tensor | float]:
     with torch.no_grad():
         if regularizers.computes_gradients:
             evaluate = partial(program.evaluate, batch)
-            found = regularizers.gradients(evaluate, program.weights)
+            found = regularizers.gradients(evaluate, program.weights, program.slopes)
         else:
             found = program.evaluate(batch)
         program.step_optimizer()

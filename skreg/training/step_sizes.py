@@ -22,54 +22,57 @@ class StepSizes(Mapping):
     Parameters
     ----------
     optimizer : Optimizer
-    names : sequence of str
-        Of the parameters, in the order of each group of the optimizer.
-    nets : sequence of slice, default=None
-        In a stack, the nets of each group; they are joined along the first axis.
+    weights : mapping of str to nn.Parameter, or sequence of str
+        The parameters by name; in a stack the names, in the order of each group.
     """
 
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        names: Sequence[str],
-        nets: Sequence[slice] | None = None,
+        weights: Mapping[str, Tensor] | Sequence[str],
     ):
-        self.optimizer, self.names, self.nets = optimizer, list(names), nets
+        self.optimizer, self.weights = optimizer, weights
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.weights)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
+        return iter(self.weights)
 
     def __getitem__(self, name: str) -> float | Tensor:
         """Return the step size of a parameter, a number or a tensor of its shape.
+
+        In a stack it is a tensor of shape (B, ...).
 
         Raises
         ------
         ValueError
             If the optimizer does not tell.
         """
-        place = self.names.index(name)
-        sizes = [self._of(group, place) for group in self.optimizer.param_groups]
-        if self.nets is None:
-            return sizes[0]
-        weights = [group["params"][place] for group in self.optimizer.param_groups]
-        return torch.cat(
-            [torch.ones_like(w) * s for w, s in zip(weights, sizes, strict=True)]
-        ).detach()
+        groups = self.optimizer.param_groups
+        if not isinstance(self.weights, Mapping):
+            place = self.weights.index(name)
+            of_groups = [(group, group["params"][place]) for group in groups]
+            sizes = [torch.ones_like(w) * self._of(g, w) for g, w in of_groups]
+            return torch.cat(sizes).detach()
+        weight = self.weights[name]
+        for group in groups:
+            if any(w is weight for w in group["params"]):
+                return self._of(group, weight)
+        raise ValueError(f"The optimizer does not train {name!r}; it has no step size.")
 
-    def _of(self, group: dict, place: int) -> float | Tensor:
+    def _of(self, group: dict, weight: Tensor) -> float | Tensor:
         kind = type(self.optimizer)
         if kind is torch.optim.SGD and not group["momentum"]:
             return group["lr"]
         if kind in (torch.optim.Adam, torch.optim.AdamW) and not group["amsgrad"]:
-            state = self.optimizer.state[group["params"][place]]
+            state = self.optimizer.state[weight]
             correction = 1 - group["betas"][1] ** float(state["step"])
             root = (state["exp_avg_sq"] / correction).sqrt_()
             return group["lr"] / root.add_(group["eps"])
-        momentum = " with momentum" if group.get("momentum") else ""
+        option = " with momentum" if group.get("momentum") else ""
+        option = " with amsgrad" if group.get("amsgrad") else option
         raise ValueError(
-            f"optimizer={kind.__name__}{momentum} does not tell the step sizes that a "
-            "regularizer asks for; use SGD without momentum, Adam or AdamW."
+            f"optimizer={kind.__name__}{option} does not tell the step sizes that a "
+            "regularizer asks for; use SGD without momentum, or plain Adam or AdamW."
         )

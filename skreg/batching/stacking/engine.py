@@ -16,6 +16,7 @@ from skreg.batching.stacking.stackable import StackableFit, examine
 from skreg.batching.stacking.streams import DataPool
 from skreg.batching.stacking.vmap_check import in_a_line
 from skreg.estimators.paths import STACK, TrainingPath
+from skreg.training.regularizing import NotStackable
 
 __all__ = ["train_together"]
 
@@ -128,6 +129,7 @@ def _train(candidates, pool) -> None:
     remaining = [c for c in candidates if len(c.net.history) < c.last_epoch]
     while remaining:
         stack = Stack(remaining, pool)
+        state = stack.state()
         epochs = StackEpochs(stack, pool)
         try:
             with threads_for(stack.flop()):
@@ -138,6 +140,10 @@ def _train(candidates, pool) -> None:
             stack.release(range(len(stack)))
         done = {id(stack.candidates[row]) for row in finished}
         remaining = [c for c in stack.candidates if id(c) not in done]
+        if remaining and stack.state() != state:
+            raise NotStackable(
+                "a regularizer keeps a state, and its nets do not end together"
+            )
 
 
 class _Snapshot:

@@ -45,7 +45,7 @@ class Stack:
             for name in tensors[0]
         }
         trained = [name for name, tensor in tensors[0].items() if tensor.requires_grad]
-        self.weights = {name: stacked[name] for name in trained}
+        self.weights = NamedTensors({name: stacked[name] for name in trained})
         self.fixed = {name: t for name, t in stacked.items() if name not in trained}
         self.gradients = NamedTensors(
             (name, torch.zeros_like(w)) for name, w in self.weights.items()
@@ -53,7 +53,8 @@ class Stack:
         for row, named in enumerate(tensors):
             for name, tensor in named.items():
                 tensor.data = stacked[name][row]
-        self.regularizers = Active.stack([c.regularizers for c in self.candidates])
+        of_nets = [candidate.regularizers for candidate in self.candidates]
+        self.regularizers = Active.stack(of_nets, self.weights)
         self.streams = Streams(self.candidates, pool)
         self.loss_with_gradient = stacked_loss(self.candidates)
         self.n_outputs = self.candidates[0].net.n_outputs_
@@ -89,7 +90,16 @@ class Stack:
 
     @property
     def step_sizes(self) -> StepSizes:
-        return StepSizes(self.optimizer, list(self.weights), self.groups)
+        return StepSizes(self.optimizer, list(self.weights))
+
+    @property
+    def slopes(self):
+        return self.gradients
+
+    def state(self) -> tuple:
+        """Return what regularisers of the user's hold, to see whether it changes."""
+        of_streams = [s.regularizers.state() for s in self.streams.streams]
+        return self.regularizers.state(), *of_streams
 
     def keep_average(self, averaged) -> None:
         raise NotImplementedError("Nets whose weights are averaged train alone.")

@@ -9,8 +9,9 @@ and dropout, batch by batch.
 
 import pickle
 from collections.abc import Sequence
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 
 import numpy as np
@@ -144,6 +145,11 @@ class Stream:
     representative: StackableFit
     nets: slice
 
+    @cached_property
+    def regularizers(self):
+        """A copy of those of the representative, of which batches are asked."""
+        return deepcopy(self.representative.regularizers)
+
     def begin_epoch(self, epoch: int) -> None:
         """Draw the order of the samples.
 
@@ -162,10 +168,7 @@ class Stream:
         net, batch = self.representative.net, next(self._batches)
         (X, y), weight = batch, batch.weight
         X = self.representative.fit.to_device(X)
-        augment, regularizers = (
-            self.representative.augment,
-            self.representative.regularizers,
-        )
+        augment, regularizers = self.representative.augment, self.regularizers
         if augment is not None or regularizers.changes_batches:
             with borrowed(self.generator, net.device_), torch.no_grad():
                 X = X if augment is None else augment(X)
