@@ -113,6 +113,8 @@ def add_elastic_net(
     weights: Sequence[Tensor],
     lambda1: float | Sequence[Tensor | None],
     lambda2: float | Sequence[Tensor | None],
+    *,
+    overwrite: bool = False,
 ) -> Tensor | float:
     """Add ``lambda1 * sign(w) + 2 * lambda2 * w`` to gradients; return the penalty.
 
@@ -126,6 +128,8 @@ def add_elastic_net(
     lambda1, lambda2 : float, or sequence of (Tensor of shape (B,) or None)
         Tensors for a stack of B nets, whose weights have an axis of nets in front: one
         coefficient for each of `weights` and each net; None is 0 for all nets.
+    overwrite : bool, default=False
+        Write to the gradients, whatever they hold, instead of adding to them.
 
     Returns
     -------
@@ -133,17 +137,19 @@ def add_elastic_net(
         ``lambda1 * sum |w| + lambda2 * sum w ** 2``; 0.0 if both are the number 0. A
         net whose coefficient is 0 pays nothing for weights that are infinite.
     """
-    value = 0.0
+    coefficients, sums = [], []
     for i, (g, w) in enumerate(zip(gradients, weights, strict=True)):
         l1, l2 = _coefficient(lambda1, i), _coefficient(lambda2, i)
         if l1 is not None:
-            sign, sum_of_absolutes = _signs(w, of_nets=isinstance(l1, Tensor))
-            value = value + _times(l1, sum_of_absolutes)
-            _add(g, sign, l1, 1)
+            coefficients.append(l1)
+            sums.append(_add_signs(g, w, l1, overwrite))
+        elif overwrite:
+            g.zero_()
         if l2 is not None:
-            value = value + _times(l2, _sum_of_squares(w, isinstance(l2, Tensor)))
+            coefficients.append(l2)
+            sums.append(_sum_of_squares(w, isinstance(l2, Tensor)))
             _add(g, w, l2, 2)
-    return value
+    return _weighted_sum(coefficients, sums)
 
 
 def _coefficient(coefficients, i: int) -> float | Tensor | None:
@@ -153,14 +159,24 @@ def _coefficient(coefficients, i: int) -> float | Tensor | None:
     return coefficients or None
 
 
-def _signs(w: Tensor, of_nets: bool) -> tuple[Tensor, Tensor]:
-    """Return the signs of weights, and the sum of |w|, or that of each net."""
-    if not of_nets:
+def _add_signs(g: Tensor, w: Tensor, l1: float | Tensor, overwrite: bool) -> Tensor:
+    """Add ``l1 * sign(w)`` to a gradient; return sum |w|, or that of each net."""
+    if w.requires_grad and torch.is_grad_enabled():
         sign = torch.sign(w)
-        return sign, torch.dot(sign.flatten(), w.flatten())
-    scratch = torch.abs(w)
-    total = scratch.reshape(len(w), -1).sum(1)
-    return torch.sign(w, out=scratch), total
+        _add(g, sign, l1, 1)
+        return torch.dot(sign.flatten(), w.flatten())
+    sign = g if overwrite else torch.empty_like(w)
+    if isinstance(l1, Tensor):
+        total = torch.abs(w, out=sign).reshape(len(w), -1).sum(1)
+        torch.sign(w, out=sign)
+    else:
+        torch.sign(w, out=sign)
+        total = torch.dot(sign.flatten(), w.flatten())
+    if overwrite:
+        sign.mul_(_of_net(l1, g))
+    else:
+        _add(g, sign, l1, 1)
+    return total
 
 
 def _sum_of_squares(w: Tensor, of_nets: bool) -> Tensor:
@@ -169,19 +185,29 @@ def _sum_of_squares(w: Tensor, of_nets: bool) -> Tensor:
     return torch.linalg.vector_norm(w.reshape(len(w), -1), dim=1).square_()
 
 
-def _times(coefficient: float | Tensor, value: Tensor) -> Tensor:
-    if not isinstance(coefficient, Tensor):
-        return value * coefficient
+def _weighted_sum(coefficients: list, sums: list[Tensor]) -> Tensor | float:
+    if not coefficients:
+        return 0.0
+    if not isinstance(coefficients[0], Tensor):
+        pairs = zip(coefficients, sums, strict=True)
+        return reduce(add, (total * c for c, total in pairs))
+    of_nets = torch.stack(coefficients)
     # What is not penalised costs nothing, even if it is infinite.
-    return (value * coefficient).masked_fill_(coefficient == 0, 0)
+    return torch.stack(sums).mul_(of_nets).masked_fill_(of_nets == 0, 0).sum(0)
 
 
 def _add(g: Tensor, direction: Tensor, coefficient: float | Tensor, factor: int):
-    if not isinstance(coefficient, Tensor):
+    if isinstance(coefficient, Tensor):
+        g.addcmul_(direction, _of_net(coefficient, g), value=factor)
+    else:
         g.add_(direction, alpha=factor * coefficient)
-        return
-    of_net = coefficient.view(-1, *[1] * (g.ndim - 1))
-    g.addcmul_(direction, of_net, value=factor)
+
+
+def _of_net(coefficient: float | Tensor, like: Tensor) -> float | Tensor:
+    """Return a coefficient in the shape that multiplies the weights of its net."""
+    if not isinstance(coefficient, Tensor):
+        return coefficient
+    return coefficient.view(-1, *[1] * (like.ndim - 1))
 
 
 def parameter_norms(params: Iterable[Tensor]) -> list[float]:

@@ -227,3 +227,20 @@ def test_a_net_of_a_stack_pays_nothing_for_what_it_does_not_penalise():
     gradient, coefficients = torch.zeros(2, 1), [torch.tensor([0.0, 0.5])]
     value = add_elastic_net([gradient], [w], coefficients, coefficients)
     torch.testing.assert_close(value, torch.tensor([0.0, 3.0]))
+
+
+@pytest.mark.parametrize("l1", [0.0, 0.3])
+@pytest.mark.parametrize("l2", [0.0, 0.7])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_to_overwrite_is_to_add_to_nothing(l1, l2, stacked):
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(4, 3, generator=generator), torch.zeros(4)]
+    factors = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    coefficients = [[x * factors, None] if stacked else x for x in (l1, l2)]
+    added = [torch.zeros_like(w) for w in weights]
+    written = [torch.full_like(w, torch.nan) for w in weights]
+    expected = add_elastic_net(added, weights, *coefficients)
+    value = add_elastic_net(written, weights, *coefficients, overwrite=True)
+    for a, b in zip(added, written, strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(torch.as_tensor(value), torch.as_tensor(expected))

@@ -89,10 +89,21 @@ class ElasticNet(Regularizer):
         self.names_ = tuple(penalized_parameters(module, self.penalize))
 
     def add_gradients(self, gradients, weights) -> Tensor | float:
+        return self._add(gradients, weights, overwrite=False)
+
+    def write_gradients(self, gradients, weights) -> Tensor | float:
+        """Write the gradient of the penalty, whatever `gradients` hold; return it."""
+        if len(self.names_) < len(weights):
+            gradients.zero_()
+            return self.add_gradients(gradients, weights)
+        return self._add(gradients, weights, overwrite=True)
+
+    def _add(self, gradients, weights, overwrite):
         names = self.names_
         return add_elastic_net(
             *(joined(gradients, names), joined(weights, names)),
             *(self.lambda1, self.lambda2),
+            overwrite=overwrite,
         )
 
     def coefficient(self, attribute: str, name: str) -> float:
@@ -115,13 +126,16 @@ class _ElasticNets(ElasticNet):
         self.members = members
         self._coefficients = None
 
-    def add_gradients(self, gradients, weights) -> Tensor | float:
+    def write_gradients(self, gradients, weights) -> Tensor | float:
+        return self._add(gradients, weights, overwrite=True)
+
+    def _add(self, gradients, weights, overwrite):
         if self._coefficients is None:
             self._coefficients = [
                 self._coefficient(name, weights) for name in ("lambda1", "lambda2")
             ]
         tensors = list(gradients.values()), list(weights.values())
-        return add_elastic_net(*tensors, *self._coefficients)
+        return add_elastic_net(*tensors, *self._coefficients, overwrite=overwrite)
 
     def _coefficient(self, attribute: str, weights) -> list[Tensor | None]:
         """Return a coefficient for each net, for each parameter; None if all are 0."""

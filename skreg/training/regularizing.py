@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from skreg._utils.flat import NamedTensors
-from skreg.regularizers import Regularizer
+from skreg.regularizers import ElasticNet, Regularizer
 
 __all__ = ["Active", "NotStackable", "penalized"]
 
@@ -66,8 +66,20 @@ class Active:
 
     def add_gradients(self, gradients, weights) -> Tensor | float:
         """As ``Regularizer.add_gradients``, of all."""
-        value = 0.0
-        for penalty in self.penalties:
+        return self._add(self.penalties, 0.0, gradients, weights)
+
+    def write_gradients(self, gradients, weights) -> Tensor | float:
+        """Write the gradients of all penalties, whatever `gradients` hold."""
+        first, *others = self.penalties
+        if isinstance(first, ElasticNet):  # spares a pass over the gradients
+            value = first.write_gradients(gradients, weights)
+            return self._add(others, value, gradients, weights)
+        gradients.zero_()
+        return self.add_gradients(gradients, weights)
+
+    @staticmethod
+    def _add(penalties, value, gradients, weights):
+        for penalty in penalties:
             more = penalty.add_gradients(gradients, weights)
             if not isinstance(more, Tensor | Real) or getattr(more, "ndim", 0) > 1:
                 name = type(penalty).__name__
@@ -315,9 +327,9 @@ class _Penalty(torch.autograd.Function):
     @staticmethod
     def forward(ctx, active, names, *params):
         pairs = dict(zip(names, params, strict=True))
-        gradients = NamedTensors({n: torch.zeros_like(w) for n, w in pairs.items()})
+        gradients = NamedTensors({n: torch.empty_like(w) for n, w in pairs.items()})
         weights = NamedTensors(pairs)
-        value = active.add_gradients(gradients, weights)
+        value = active.write_gradients(gradients, weights)
         ctx.active, ctx.names = active, names
         ctx.save_for_backward(*params)
         ctx.gradients = gradients

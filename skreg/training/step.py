@@ -106,7 +106,6 @@ def written_gradients(
     if not regularizers.penalties:
         model.backward(gradient, accumulate=False)
         return loss, 0.0
-    gradients.zero_()
-    penalty = regularizers.add_gradients(gradients, weights)
+    penalty = regularizers.write_gradients(gradients, weights)
     model.backward(gradient, accumulate=True)
     return loss + penalty, penalty
