@@ -173,7 +173,7 @@ def _add_signs(g: Tensor, w: Tensor, l1: float | Tensor, overwrite: bool) -> Ten
         torch.sign(w, out=sign)
         total = torch.dot(sign.flatten(), w.flatten())
     if overwrite:
-        sign.mul_(_of_net(l1, g))
+        sign.mul_(_by_net(l1, g) if isinstance(l1, Tensor) else l1)
     else:
         _add(g, sign, l1, 1)
     return total
@@ -198,15 +198,13 @@ def _weighted_sum(coefficients: list, sums: list[Tensor]) -> Tensor | float:
 
 def _add(g: Tensor, direction: Tensor, coefficient: float | Tensor, factor: int):
     if isinstance(coefficient, Tensor):
-        g.addcmul_(direction, _of_net(coefficient, g), value=factor)
+        g.addcmul_(direction, _by_net(coefficient, g), value=factor)
     else:
         g.add_(direction, alpha=factor * coefficient)
 
 
-def _of_net(coefficient: float | Tensor, like: Tensor) -> float | Tensor:
-    """Return a coefficient in the shape that multiplies the weights of its net."""
-    if not isinstance(coefficient, Tensor):
-        return coefficient
+def _by_net(coefficient: Tensor, like: Tensor) -> Tensor:
+    """Return coefficients in the shape that multiplies the weights of their nets."""
     return coefficient.view(-1, *[1] * (like.ndim - 1))
 
 
