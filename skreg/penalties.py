@@ -111,8 +111,8 @@ def _not_empty(params: Iterable[Tensor]) -> tuple[Tensor, ...]:
 def add_elastic_net(
     gradients: Sequence[Tensor],
     weights: Sequence[Tensor],
-    lambda1: float | Sequence[Tensor | None],
-    lambda2: float | Sequence[Tensor | None],
+    lambda1: float | list[Tensor | None],
+    lambda2: float | list[Tensor | None],
     *,
     overwrite: bool = False,
 ) -> Tensor | float:
@@ -125,7 +125,7 @@ def add_elastic_net(
     weights : sequence of Tensor
         They must not require grad, or grad mode must be off, unless the result is to
         be differentiated.
-    lambda1, lambda2 : float, or sequence of (Tensor of shape (B,) or None)
+    lambda1, lambda2 : float, or list of (Tensor of shape (B,) or None)
         Tensors for a stack of B nets, whose weights have an axis of nets in front: one
         coefficient for each of `weights` and each net; None is 0 for all nets.
     overwrite : bool, default=False
@@ -139,7 +139,8 @@ def add_elastic_net(
     """
     coefficients, sums = [], []
     for i, (g, w) in enumerate(zip(gradients, weights, strict=True)):
-        l1, l2 = _coefficient(lambda1, i), _coefficient(lambda2, i)
+        l1 = lambda1[i] if isinstance(lambda1, list) else lambda1 or None
+        l2 = lambda2[i] if isinstance(lambda2, list) else lambda2 or None
         if l1 is not None:
             coefficients.append(l1)
             sums.append(_add_signs(g, w, l1, overwrite))
@@ -150,13 +151,6 @@ def add_elastic_net(
             sums.append(_sum_of_squares(w, isinstance(l2, Tensor)))
             _add(g, w, l2, 2)
     return _weighted_sum(coefficients, sums)
-
-
-def _coefficient(coefficients, i: int) -> float | Tensor | None:
-    """Return the coefficient of the i-th tensor; None if it is the number 0."""
-    if isinstance(coefficients, Sequence):
-        return coefficients[i]
-    return coefficients or None
 
 
 def _add_signs(g: Tensor, w: Tensor, l1: float | Tensor, overwrite: bool) -> Tensor:

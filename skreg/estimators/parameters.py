@@ -368,8 +368,10 @@ def _unknown_regularizers(net) -> Iterator[str]:
 def contradictory_sizes(net) -> Iterator[str]:
     """Yield what is wrong if the widths of hidden layers are given twice."""
     given = net.get_params_for("module").get("hidden_layer_sizes")
+    if given is None:
+        return
     default = inspect.signature(type(net)).parameters["hidden_layer_sizes"].default
-    if given is not None and net.hidden_layer_sizes not in (default, given):
+    if net.hidden_layer_sizes not in (default, given):
         yield (
             f"hidden_layer_sizes={net.hidden_layer_sizes!r} and "
             f"module__hidden_layer_sizes={given!r} contradict each other; set only one."

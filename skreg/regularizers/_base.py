@@ -1,7 +1,6 @@
 """Regularizer: the protocol of one way to regularise a net."""
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from inspect import getattr_static
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -197,4 +196,5 @@ class Regularizer(BaseEstimator):
 
     def acts_in(self, method: str) -> bool:
         """Return whether it does something of its own in a method of this class."""
-        return getattr_static(self, method) is not vars(Regularizer)[method]
+        own, plain = getattr(self, method), getattr(Regularizer, method)
+        return getattr(own, "__func__", own) is not getattr(plain, "__func__", plain)

@@ -24,6 +24,13 @@ class Active:
     Parameters
     ----------
     members : sequence of Regularizer
+
+    Attributes
+    ----------
+    penalties : list of Regularizer
+        Those that add gradients.
+    changes_batches, computes_gradients, projects, averages : bool
+        Whether any of them acts in the method of this name.
     """
 
     def __init__(self, members: Sequence[Regularizer] = ()):
@@ -34,24 +41,13 @@ class Active:
         self._gradients = self._with("gradients")
         self._project = self._with("project")
         self._average = self._with("average")
+        self.changes_batches = bool(self._batch)
+        self.computes_gradients = bool(self._gradients)
+        self.projects = bool(self._project)
+        self.averages = bool(self._average)
 
     def _with(self, method: str) -> list[Regularizer]:
         return [member for member in self._at_work if member.acts_in(method)]
-
-    @property
-    def changes_batches(self) -> bool:
-        """Whether any of them replaces batches."""
-        return bool(self._batch)
-
-    @property
-    def projects(self) -> bool:
-        """Whether any of them changes the weights after a step."""
-        return bool(self._project)
-
-    @property
-    def computes_gradients(self) -> bool:
-        """Whether any of them computes the gradients of a step in a way of its own."""
-        return bool(self._gradients)
 
     def begin(self, module: nn.Module) -> None:
         """As ``Regularizer.begin``, of all that are not neutral."""
@@ -106,11 +102,6 @@ class Active:
         """As ``Regularizer.project``, of all."""
         for member in self._project:
             member.project(weights, step_sizes)
-
-    @property
-    def averages(self) -> bool:
-        """Whether any of them replaces the weights at the end of an epoch."""
-        return bool(self._average)
 
     def average(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
         """As ``Regularizer.average``; of several, the first one that returns some."""
