@@ -67,7 +67,8 @@ class Active:
     def write_gradients(self, gradients, weights) -> Tensor | float:
         """Write the gradients of all penalties, whatever `gradients` hold."""
         first, *others = self.penalties
-        if isinstance(first, ElasticNet):  # spares a pass over the gradients
+        # It spares a pass over the gradients; a subclass may add others.
+        if isinstance(first, ElasticNet) and _is_ours(first):
             value = first.write_gradients(gradients, weights)
             return self._add(others, value, gradients, weights)
         gradients.zero_()

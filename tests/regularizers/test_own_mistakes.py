@@ -10,7 +10,7 @@ from skorch.callbacks import Callback
 
 from skreg import RegularizedNetClassifier
 from skreg.estimators.paths import forced_path
-from skreg.regularizers import MaxNorm, Regularizer
+from skreg.regularizers import ElasticNet, MaxNorm, Regularizer
 
 X, Y = load_iris(return_X_y=True)
 SMALL = {"hidden_layer_sizes": 6, "max_epochs": 3, "batch_size": 40}
@@ -88,6 +88,23 @@ class Box(MaxNorm):
     def project(self, weights, step_sizes):
         for w in weights.values():
             w.clamp_(-self.max_norm, self.max_norm)
+
+
+class Halved(ElasticNet):
+    """Half of the penalty of its base."""
+
+    def add_gradients(self, gradients, weights):
+        halved = ElasticNet(self.lambda1 / 2, self.lambda2 / 2)
+        halved.names_ = self.names_
+        return halved.add_gradients(gradients, weights)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_subclass_of_the_elastic_net_has_its_own_gradients(path):
+    with forced_path(path):
+        halved = net(Halved(0.1, 0.2)).fit(X, Y)
+    assert_same(halved, net(lambda1=0.05, lambda2=0.1).fit(X, Y))
+    assert_alone(net(Halved(0.1, 0.2)), "has a add_gradients of its own")
 
 
 class First(Decay):
