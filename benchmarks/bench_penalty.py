@@ -20,31 +20,36 @@ from skreg.training.regularizing import Active, penalized
 LAMBDA = 1e-3
 
 
-def no_penalty(loss, net):
-    return loss
+def no_penalty(net):
+    return lambda loss: loss
 
 
-def python_sums(loss, net):
-    l1 = sum(w.abs().sum() for w in net.parameters())
-    l2 = sum((w**2).sum() for w in net.parameters())
-    return loss + LAMBDA * l1 + LAMBDA * l2
+def python_sums(net):
+    params = list(net.parameters())
+
+    def objective(loss):
+        l1 = sum(w.abs().sum() for w in params)
+        return loss + LAMBDA * l1 + LAMBDA * sum((w**2).sum() for w in params)
+
+    return objective
 
 
-def written_out(loss, net):
-    penalty = ElasticNet(LAMBDA, LAMBDA)
-    penalty.begin(net)
-    return penalized(loss, Active([penalty]), dict(net.named_parameters()))[0]
+def written_out(net):
+    work, weights = Active([ElasticNet(LAMBDA, LAMBDA)]), dict(net.named_parameters())
+    work.begin(net)
+    return lambda loss: penalized(loss, work, weights)[0]
 
 
 def time_step(penalty, X, y, n_steps):
     torch.manual_seed(0)
     net = AnimalNet()
+    objective = penalty(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=5e-3, momentum=0.99)
     X, y = torch.from_numpy(X), torch.from_numpy(y)
     start = perf_counter()
     for _ in range(n_steps):
         optimizer.zero_grad()
-        penalty(F.cross_entropy(net(X), y), net).backward()
+        objective(F.cross_entropy(net(X), y)).backward()
         optimizer.step()
     return (perf_counter() - start) / n_steps
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from skreg._utils.flat import FlatTensors
 from skreg._utils.torch_state import plain_torch
 from skreg.backprop import Backprop, fully_connected_layers
-from skreg.estimators.paths import loss_with_gradient_of
+from skreg.estimators.paths import drops, loss_with_gradient_of
 from skreg.training.optimizer_step import make_step
 from skreg.training.output_checks import name_of
 from skreg.training.step import written_gradients
@@ -66,9 +66,8 @@ class BackpropProgram:
             self._draw_mask,
         )
         self.layers = layers
-        self.flop_per_sample = (
-            6 * self.weights.flat.numel()
-        )  # two products back, one forward
+        # A product forward, and two back.
+        self.flop_per_sample = 6 * self.weights.flat.numel()
         # Others may change the net at any time, and `is_current` sees it only before an
         # epoch: then the module itself is evaluated.
         self.evaluates = net._session.unobserved
@@ -156,7 +155,7 @@ class BackpropProgram:
     def _forward_in_training(self, X):
         # What was computed from the same batch with the same weights, to evaluate
         # them at the end of the last epoch, need not be computed again.
-        if self._evaluated is not None and not any(map(_drops, self.layers)):
+        if self._evaluated is not None and not any(map(drops, self.layers)):
             fingerprint, outputs, _ = self._evaluated
             if fingerprint == self._fingerprint(X):
                 return outputs
@@ -200,10 +199,6 @@ def _flattened(net) -> tuple[FlatTensors, FlatTensors]:
 
 def _ids(things) -> set[int]:
     return set(map(id, things))
-
-
-def _drops(layer) -> bool:
-    return isinstance(layer, torch.nn.Dropout) and layer.p > 0
 
 
 def _optimized(optimizer) -> list[torch.nn.Parameter]:

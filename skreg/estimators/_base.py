@@ -345,21 +345,18 @@ class RegularizedNet(
             self._follow_amp(resume)
             with self._plain_device():
                 self._run_training(prepared)
-            self._note_path()
+            if self._session.path is None:  # no epoch was asked for
+                self._session.path = choose_path(self, self._session.against_stack)
         finally:
             if self._session.path is not None:
-                self._note_path()
+                self.training_path_ = self._session.path.name
+                self.training_path_reasons_ = dict(self._session.path.reasons)
             if self._session.program:
                 self._session.program.release()
             del self._session
         if tasks:
             tasks.end(self)
         return self
-
-    def _note_path(self) -> None:
-        path = self._session.path or choose_path(self, self._session.against_stack)
-        self.training_path_ = path.name
-        self.training_path_reasons_ = dict(path.reasons)
 
     def _follow_amp(self, resume: bool) -> None:
         if self.amp is None:

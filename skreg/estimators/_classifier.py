@@ -33,7 +33,7 @@ from skreg.estimators._links import (
 from skreg.estimators._multilabel import Indicators, as_indicators, is_matrix
 from skreg.estimators._overrides import overrides
 from skreg.estimators._targets import Labels
-from skreg.estimators.parameters import RULES, contradictory_sizes
+from skreg.estimators.parameters import RULES
 from skreg.training.output_checks import has_logits, why_no_probabilities
 
 if TYPE_CHECKING:
@@ -252,7 +252,6 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
                 f"criterion=NLLLoss takes log-probabilities, but module={made} returns "
                 "logits; use criterion=nn.CrossEntropyLoss, which computes them."
             )
-        yield from contradictory_sizes(self)
 
     def _check_partial_fit(self):
         if _is_balanced(self.class_weight):

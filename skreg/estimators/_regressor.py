@@ -13,7 +13,7 @@ from skreg.estimators import _docs
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._links import mean_of, target_range
 from skreg.estimators._targets import ExactInverse
-from skreg.estimators.parameters import RULES, contradictory_sizes
+from skreg.estimators.parameters import RULES
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -121,7 +121,6 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
                 f"monitor={self.monitor!r} is an accuracy, which a regressor has none "
                 "of; use monitor='valid_loss' or a score such as 'r2'."
             )
-        yield from contradictory_sizes(self)
 
     def _check_partial_fit(self):
         """Do nothing: regressions have no classes."""

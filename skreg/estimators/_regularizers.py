@@ -47,12 +47,9 @@ def with_parameters(function: Callable) -> inspect.Signature:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=p.default)
         for name, p in PARAMETERS.items()
     ]
-    before, after = [], []
-    for parameter in signature.parameters.values():
-        (after if after or parameter.name == "regularizers" else before).append(
-            parameter
-        )
-    return signature.replace(parameters=[*before, *own, *after])
+    given = list(signature.parameters.values())
+    place = list(signature.parameters).index("regularizers")
+    return signature.replace(parameters=[*given[:place], *own, *given[place:]])
 
 
 def strengths(net) -> tuple:

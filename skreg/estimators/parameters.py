@@ -274,6 +274,7 @@ def check_parameters(net, rules: dict[str, Rule] = RULES) -> None:
             problems += _unknown_arguments(net, prefix)
     if not broken:
         problems += net._contradictions()
+        problems += _contradictory_sizes(net)
     if "callbacks" not in broken:
         problems += _unknown_callbacks(net)
         problems += unknown_schedules(net)
@@ -365,7 +366,7 @@ def _unknown_regularizers(net) -> Iterator[str]:
             yield f"regularizers__{name}={value!r} names nothing; there are {choices}."
 
 
-def contradictory_sizes(net) -> Iterator[str]:
+def _contradictory_sizes(net) -> Iterator[str]:
     """Yield what is wrong if the widths of hidden layers are given twice."""
     given = net.get_params_for("module").get("hidden_layer_sizes")
     if given is None:

@@ -45,6 +45,7 @@ __all__ = [
     "STACK",
     "TrainingPath",
     "choose_path",
+    "drops",
     "forced_path",
     "is_known",
     "is_unobserved",
@@ -232,7 +233,7 @@ def _reason_against_backprop(net) -> str | None:
     if set(optimized) != set(map(id, parameters)):
         return "its optimizer trains something else than the parameters of the module"
     # On a GPU dropout's own kernel has a stream of its own.
-    if net.device_.type != "cpu" and any(map(_drops, layers)):
+    if net.device_.type != "cpu" and any(map(drops, layers)):
         return "dropout on a GPU draws from the stream of its own kernel"
     return None
 
@@ -318,5 +319,6 @@ def _sees_batches(callback) -> bool:
     )
 
 
-def _drops(layer) -> bool:
+def drops(layer) -> bool:
+    """Return whether a layer of a fully connected net drops anything."""
     return isinstance(layer, nn.Dropout) and layer.p > 0

@@ -109,7 +109,7 @@ def _hits(outputs, samples) -> torch.Tensor:
     found = torch.sigmoid(outputs) if y.is_floating_point() else outputs
     hits = right_of_probabilities(found, y)
     n = hits.shape[-1]
-    if min(samples.sizes) < n:  # some nets fill up smaller batches
+    if min(samples.sizes) < n:  # some rows fill up smaller batches
         sizes = torch.tensor(samples.sizes, device=hits.device)
         hits &= torch.arange(n, device=hits.device) < sizes.unsqueeze(1)
     return hits.sum(-1)
