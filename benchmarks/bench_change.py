@@ -1,12 +1,15 @@
 """A change: two checkouts of this library on the same work, in turns.
 
-Each checkout has a process of its own, which waits while the other one works. The table
-shows medians and the median of the ratios of neighbouring runs, quiet and, with
+Each checkout has a process of its own, which waits while the other one works. Where a
+process lies in memory makes it up to 8 % faster or slower for all of its life, so that
+several pairs of processes are measured. The table shows medians, the geometric mean
+over pairs of the median ratio of neighbouring runs, and its range; quiet and, with
 ``--busy``, beside two processes that want the processor all the time.
 
 Usage: git worktree add ../before HEAD~1
-       python benchmarks/bench_change.py ../before . [--repeats N] [--busy]
-       [--rows fit-animal fit-digits search-90 search-cnn early] [--json PATH]
+       python benchmarks/bench_change.py ../before . [--busy] [--json PATH]
+       [--processes N] [--repeats N]
+       [--rows fit-animal fit-digits search-90 search-cnn early]
 """
 
 import argparse
@@ -16,8 +19,9 @@ import subprocess
 import sys
 import warnings
 from contextlib import contextmanager
+from math import exp, log
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from time import perf_counter
 
 HERE = Path(__file__).parent
@@ -141,26 +145,52 @@ def spinning(n: int):
             process.join()
 
 
-def compare(before: Checkout, after: Checkout, row: str, repeats: int) -> dict:
-    """Return medians of both checkouts, and of the ratio after / before."""
+def compare(before: Checkout, after: Checkout, row: str, repeats: int) -> list:
+    """Return pairs of seconds of neighbouring runs."""
     pairs = []
     for i in range(repeats + 1):
         first, second = (before, after) if i % 2 else (after, before)
         times = {first: first.seconds(row), second: second.seconds(row)}
         pairs.append((times[before], times[after]))
-    pairs = pairs[1:]  # the first run of each loads libraries
-    return {
-        "row": row,
-        "before": median(a for a, _ in pairs),
-        "after": median(b for _, b in pairs),
-        "ratio": median(b / a for a, b in pairs),
-    }
+    return pairs[1:]  # the first run of each loads libraries
+
+
+def measured(options, n_others: int) -> list[dict]:
+    """Return medians of both checkouts by row, and ratios by pair of processes."""
+    times = {row: [] for row in options.rows}
+    for i in range(options.processes):
+        started = [Checkout(path) for path in options.checkouts[:: -1 if i % 2 else 1]]
+        before, after = started[:: -1 if i % 2 else 1]
+        try:
+            with spinning(n_others):
+                for row in options.rows:
+                    times[row].append(compare(before, after, row, options.repeats))
+        finally:
+            for checkout in started:
+                checkout.close()
+    found = []
+    for row, of_processes in times.items():
+        ratios = [median(b / a for a, b in pairs) for pairs in of_processes]
+        pairs = [pair for pairs in of_processes for pair in pairs]
+        found.append(
+            {
+                "row": row,
+                "before": median(a for a, _ in pairs),
+                "after": median(b for _, b in pairs),
+                "ratio": exp(fmean(map(log, ratios))),
+                "lowest": min(ratios),
+                "highest": max(ratios),
+                "others": n_others,
+            }
+        )
+    return found
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkouts", nargs="*", type=Path, metavar="BEFORE AFTER")
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=5, help="of each process")
+    parser.add_argument("--processes", type=int, default=4, help="of each checkout")
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--busy", action="store_true", help="also beside two others")
     parser.add_argument("--json")
@@ -174,24 +204,19 @@ def main():
     from measure import machine, write_json
 
     print(machine())
-    before, after = map(Checkout, options.checkouts)
     found = []
-    try:
-        for n_others in (0, 2) if options.busy else (0,):
-            print(f"\n{n_others} other processes\n")
-            print("| | before, s | after, s | after / before |\n|---|---|---|---|")
-            with spinning(n_others):
-                for row in options.rows:
-                    times = compare(before, after, row, options.repeats)
-                    found.append({**times, "others": n_others})
-                    print(
-                        f"| {row} | {times['before']:.3f} | {times['after']:.3f} "
-                        f"| {times['ratio']:.3f} |",
-                        flush=True,
-                    )
-    finally:
-        before.close()
-        after.close()
+    for n_others in (0, 2) if options.busy else (0,):
+        print(f"\n{n_others} other processes\n")
+        print("| | before, s | after, s | after / before | by process |")
+        print("|---|---|---|---|---|", flush=True)
+        rows = measured(options, n_others)
+        for of in rows:
+            print(
+                f"| {of['row']} | {of['before']:.3f} | {of['after']:.3f} "
+                f"| {of['ratio']:.3f} | {of['lowest']:.2f} to {of['highest']:.2f} |",
+                flush=True,
+            )
+        found += rows
     write_json(options.json, "cpu", found)
 
 

@@ -20,14 +20,14 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
+from skreg._utils.hooks import has_hooks
 from skreg.modules import FullyConnected
 
 __all__ = [
     "Backprop",
+    "Parts",
     "fully_connected_layers",
-    "loss_with_gradient",
 ]
 
 _aten = torch.ops.aten
@@ -107,21 +107,6 @@ def fully_connected_layers(
         and not any(has_hooks(m) or "forward" in vars(m) for m in module.modules())
     )
     return layers if plain else None
-
-
-MODULE_HOOKS = (
-    *("_forward_hooks", "_forward_pre_hooks"),
-    *("_backward_hooks", "_backward_pre_hooks"),
-)
-TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
-
-
-def has_hooks(thing: nn.Module | Tensor) -> bool:
-    """Tell whether a module or parameter calls functions of others as it is used."""
-    if isinstance(thing, nn.Module):
-        own = any(getattr(thing, name) for name in MODULE_HOOKS)
-        return own or bool(_has_any_global_hook())
-    return any(getattr(thing, name, None) for name in TENSOR_HOOKS)
 
 
 class Parts(NamedTuple):
@@ -307,155 +292,3 @@ class _Dropout:
 
     def backward(self, d, accumulate):
         return d if self.mask is None else d.mul_(self.mask)
-
-
-# -- losses ---------------------------------------------------------------------------
-
-
-def loss_with_gradient(criterion) -> Callable[..., tuple[Tensor, Tensor]] | None:
-    """Return the function that stands in for `criterion` and its gradient.
-
-    Parameters
-    ----------
-    criterion : nn.Module
-
-    Returns
-    -------
-    callable or None
-        Maps (outputs, targets, scale) to the loss and its gradient in the outputs.
-        `scale` is what each sample's loss is multiplied with before the sum: 1 / n, or
-        the weights of the samples divided by n, as a tensor of shape (n,) or (B, n).
-        Targets of shape (n, ...) are those of all nets of a stack.
-        The loss is of shape () or, for a stack, (B,). None for a criterion that is
-        not ``nn.CrossEntropyLoss``, ``nn.BCEWithLogitsLoss`` or ``nn.MSELoss`` with
-        the mean over samples, or that weighs classes or labels.
-    """
-    if getattr(criterion, "reduction", None) != "mean" or has_hooks(criterion):
-        return None
-    if type(criterion) is nn.MSELoss:
-        return squared_error
-    if type(criterion) is nn.BCEWithLogitsLoss:
-        weighs = criterion.weight is not None or criterion.pos_weight is not None
-        return None if weighs else binary_cross_entropy
-    if type(criterion) is not nn.CrossEntropyLoss:
-        return None
-    if criterion.weight is not None or criterion.ignore_index >= 0:
-        return None
-    smoothing = criterion.label_smoothing
-
-    def smoothed(outputs, targets, scale):
-        return cross_entropy(outputs, targets, scale, smoothing)
-
-    return smoothed
-
-
-def cross_entropy(
-    outputs: Tensor,
-    targets: Tensor,
-    scale: float | Tensor,
-    label_smoothing: float | Tensor = 0.0,
-) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy of logits and class indices, and its gradient.
-
-    Parameters
-    ----------
-    outputs : Tensor of shape (n, n_classes) or (B, n, n_classes)
-    targets : Tensor of int64 of shape (n,) or (B, n)
-    scale : float or Tensor of shape (n,) or (B, n)
-    label_smoothing : float or Tensor of shape (B, 1, 1), default=0.0
-
-    Returns
-    -------
-    loss : Tensor of shape () or (B,)
-    gradient : Tensor of the shape of `outputs`
-    """
-    if not outputs.is_contiguous() and outputs.mT.is_contiguous():
-        # As stacks return them: classes are the last axis but one, along which the
-        # kernels run faster.
-        loss, gradient = _cross_entropy(
-            outputs.mT, targets, scale, label_smoothing, axis=-2
-        )
-        return loss, gradient.mT
-    return _cross_entropy(outputs, targets, scale, label_smoothing, axis=-1)
-
-
-def _cross_entropy(outputs, targets, scale, label_smoothing, axis):
-    log_p = torch.log_softmax(outputs, axis)
-    n_classes = log_p.shape[axis]
-    shape = list(log_p.shape)
-    del shape[axis]
-    wanted = torch.zeros_like(log_p)
-    wanted.scatter_(axis, targets.expand(shape).unsqueeze(axis), 1.0)
-    if isinstance(label_smoothing, Tensor) or label_smoothing:
-        wanted.mul_(1 - label_smoothing).add_(label_smoothing / n_classes)
-    loss = _sum_of_products(log_p, wanted, scale, axis).neg_()
-    gradient = log_p.exp_().sub_(wanted)
-    return loss, gradient.mul_(_per_sample(scale, axis))
-
-
-def squared_error(
-    outputs: Tensor, targets: Tensor, scale: float | Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the mean squared error over samples and outputs, and its gradient.
-
-    Parameters
-    ----------
-    outputs, targets : Tensor of shape (n, n_outputs) or (B, n, n_outputs)
-    scale : float or Tensor of shape (n,) or (B, n)
-
-    Returns
-    -------
-    loss : Tensor of shape () or (B,)
-    gradient : Tensor of the shape of `outputs`
-    """
-    scale = scale / outputs.shape[-1]
-    residual = outputs - targets
-    loss = _sum_of_products(residual, residual, scale)
-    return loss, residual.mul_(_per_sample(2 * scale))
-
-
-def binary_cross_entropy(
-    outputs: Tensor, targets: Tensor, scale: float | Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the mean binary cross-entropy of logits over samples and labels.
-
-    Parameters
-    ----------
-    outputs : Tensor of shape (n, n_labels) or (B, n, n_labels)
-    targets : Tensor of the dtype of `outputs` and of one of these shapes
-        Zeros and ones.
-    scale : float or Tensor of shape (n,) or (B, n)
-
-    Returns
-    -------
-    loss : Tensor of shape () or (B,)
-    gradient : Tensor of the shape of `outputs`
-    """
-    scale = scale / outputs.shape[-1]
-    # -log(sigmoid(z)) = softplus(-z), and of a zero softplus(z): no overflow.
-    losses = torch.relu(outputs) - outputs * targets
-    losses += outputs.abs().neg_().exp_().log1p_()
-    gradient = torch.sigmoid(outputs).sub_(targets)
-    return _scaled_sum(losses, scale), gradient.mul_(_per_sample(scale))
-
-
-def _scaled_sum(losses: Tensor, scale: float | Tensor) -> Tensor:
-    """Return sum_i scale_i sum_k losses_ik, for each net."""
-    if not isinstance(scale, Tensor):
-        return losses.sum((-2, -1)).mul_(scale)
-    return (losses.sum(-1) * scale).sum(-1)
-
-
-def _sum_of_products(
-    a: Tensor, b: Tensor, scale: float | Tensor, axis: int = -1
-) -> Tensor:
-    """Return sum_i scale_i sum_k a_ik b_ik, for each net; k runs along `axis`."""
-    if not isinstance(scale, Tensor):  # the sum first: it overflows as torch's does
-        if a.ndim == 2:
-            return torch.dot(a.flatten(), b.flatten()).mul_(scale)
-        return (a * b).sum((-2, -1)).mul_(scale)
-    return ((a * b).sum(axis) * scale).sum(-1)
-
-
-def _per_sample(scale: float | Tensor, axis: int = -1) -> float | Tensor:
-    return scale.unsqueeze(axis) if isinstance(scale, Tensor) else scale

@@ -18,6 +18,7 @@ LAYERS = [
     "modules",
     "backprop",
     "penalties",
+    "losses",
     "attacks",
     "regularizers",
     "training",

@@ -3,19 +3,15 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from skreg.backprop import (
     ACTIVATION_FORWARD,
     Backprop,
     Parts,
-    cross_entropy,
     fully_connected_layers,
-    loss_with_gradient,
-    squared_error,
 )
+from skreg.losses import cross_entropy
 from skreg.modules import MLP, AnimalNetDropout
 
 
@@ -144,63 +140,6 @@ def test_noise_acts_on_the_pass_forward_and_backward():
     torch.testing.assert_close(mine, outputs)
     for gradient, wanted in zip(gradients.values(), expected, strict=True):
         torch.testing.assert_close(gradient, wanted)
-
-
-@given(
-    seed=st.integers(0, 1000),
-    smoothing=st.sampled_from([0.0, 0.1, 0.9]),
-    weighted=st.booleans(),
-)
-def test_cross_entropy_is_that_of_torch(seed, smoothing, weighted):
-    torch.manual_seed(seed)
-    outputs = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
-    y, weight = torch.randint(4, (6,)), torch.rand(6, dtype=torch.float64) + 0.1
-    losses = F.cross_entropy(outputs, y, reduction="none", label_smoothing=smoothing)
-    scale = weight / 6 if weighted else 1 / 6
-    loss = (losses * scale).sum()
-    loss.backward()
-    mine, gradient = cross_entropy(outputs.detach(), y, scale, smoothing)
-    torch.testing.assert_close(mine, loss.detach())
-    torch.testing.assert_close(gradient, outputs.grad)
-    # A stack of this net and another one, with a smoothing of its own.
-    both = torch.stack([outputs.detach(), torch.randn(6, 4, dtype=torch.float64)])
-    smoothings = torch.tensor([smoothing, 0.5], dtype=torch.float64).view(2, 1, 1)
-    mine, gradient = cross_entropy(both, y, scale, smoothings)
-    torch.testing.assert_close(mine[0], loss.detach())
-    torch.testing.assert_close(gradient[0], outputs.grad)
-
-
-@given(seed=st.integers(0, 1000), weighted=st.booleans())
-def test_squared_error_is_that_of_torch(seed, weighted):
-    torch.manual_seed(seed)
-    outputs = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
-    y, weight = torch.randn(2, 6, 2, dtype=torch.float64)[0], torch.rand(6).double()
-    scale = weight / 6 if weighted else 1 / 6
-    loss = (F.mse_loss(outputs, y, reduction="none").mean(1) * scale).sum()
-    loss.backward()
-    mine, gradient = squared_error(outputs.detach(), y, scale)
-    torch.testing.assert_close(mine, loss.detach())
-    torch.testing.assert_close(gradient, outputs.grad)
-    stacked, gradients = squared_error(outputs.detach().expand(3, 6, 2), y, scale)
-    torch.testing.assert_close(stacked, loss.detach().expand(3))
-    torch.testing.assert_close(gradients[2], outputs.grad)
-
-
-@pytest.mark.parametrize(
-    ("criterion", "has_head"),
-    [
-        (nn.CrossEntropyLoss(), True),
-        (nn.CrossEntropyLoss(label_smoothing=0.1), True),
-        (nn.MSELoss(), True),
-        (nn.CrossEntropyLoss(weight=torch.ones(3)), False),
-        (nn.CrossEntropyLoss(ignore_index=0), False),
-        (nn.CrossEntropyLoss(reduction="sum"), False),
-        (nn.NLLLoss(), False),
-        (F.cross_entropy, False),
-    ],
-)
-def test_which_losses_have_a_head(criterion, has_head):
-    assert (loss_with_gradient(criterion) is not None) == has_head
 
 
 def test_what_counts_as_fully_connected():

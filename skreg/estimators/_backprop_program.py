@@ -28,8 +28,7 @@ def make_backprop_program(net) -> "BackpropProgram":
     net : RegularizedNet
         Initialised, in a session; `skreg.estimators.paths` has chosen this path.
     """
-    layers = fully_connected_layers(net.module_, getattr(net, "input_shape_", ()))
-    return BackpropProgram(net, layers, loss_with_gradient_of(net))
+    return BackpropProgram(net, net._session.layers, loss_with_gradient_of(net))
 
 
 def _shares_memory(parameter, view) -> bool:
@@ -48,7 +47,7 @@ class BackpropProgram:
     layers : list of nn.Module
         From `skreg.backprop.fully_connected_layers`.
     loss_with_gradient : callable
-        The loss, from `skreg.backprop.loss_with_gradient`.
+        The loss, from `skreg.losses.loss_with_gradient`.
     """
 
     def __init__(self, net, layers, loss_with_gradient):

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Mapping
-from copy import deepcopy
 
 import torch
 from sklearn.base import BaseEstimator
@@ -20,6 +19,7 @@ from skreg.estimators._parameter_access import ParameterAccess
 from skreg.estimators._prediction import Prediction
 from skreg.estimators._regularizers import (
     PARAMETERS,
+    looks_at_input_range,
     with_parameters,
 )
 from skreg.estimators._targets import Targets
@@ -34,7 +34,6 @@ from skreg.estimators.paths import (
 )
 from skreg.training.batches import ArrayDataset
 from skreg.training.trainer import train
-from skreg.transforms import as_augmentation
 
 
 class RegularizedNet(
@@ -61,10 +60,6 @@ class RegularizedNet(
         hidden_layer_sizes=(100,),
         regularizers=None,
         dropout=None,
-        augment=None,
-        adversarial_eps=0.0,
-        adversarial_norm="linf",
-        adversarial_steps=1,
         optimizer=torch.optim.Adam,
         lr=0.001,
         max_epochs=100,
@@ -97,10 +92,6 @@ class RegularizedNet(
         self.hidden_layer_sizes = hidden_layer_sizes
         self.regularizers = regularizers
         self.dropout = dropout
-        self.augment = augment
-        self.adversarial_eps = adversarial_eps
-        self.adversarial_norm = adversarial_norm
-        self.adversarial_steps = adversarial_steps
         self.optimizer = optimizer
         self.lr = lr
         self.max_epochs = max_epochs
@@ -384,10 +375,10 @@ class RegularizedNet(
         except StopTraining:  # when all callbacks have begun
             stops = True
         self._session.begins = False
-        self._make_regularizers()
-        self._session.augment = self._make_augmentation()
         self._learn_input_range(X)
-        self._session.unobserved = is_unobserved(self)
+        self._make_regularizers()
+        self._session.overrides = overrides(self)
+        self._session.unobserved = is_unobserved(self, self._session.overrides)
         self._session.unscored = self._session.unobserved and not any(
             getattr(callback, "scorer_", None) for _, callback in self.callbacks_
         )
@@ -413,26 +404,15 @@ class RegularizedNet(
         session = self._session
         if is_array_like(X):
             self._extend_input_range(range_of(X))
-        elif self.adversarial_eps > 0:  # attacks must know it before the first batch
+        elif looks_at_input_range(self):  # before the first batch
             self._extend_input_range(range_of_dataset(self, X))
         elif not isinstance(X, Mapping):
             session.seen = SeenRange()
-        if self.adversarial_eps > 0:
-            session.bounds = self.input_range_
 
     def _extend_input_range(self, more) -> None:
         wider = extended(getattr(self, "input_range_", None), more)
         if wider is not None:
             self.input_range_ = wider
-
-    def _make_augmentation(self):
-        augment, kwargs = self.augment, self.get_params_for("augment")
-        if isinstance(augment, type) or kwargs:
-            augment = self.initialized_instance(augment, kwargs)
-        augment = as_augmentation(augment)
-        if isinstance(augment, torch.nn.Module):
-            augment = deepcopy(augment).to(self.device_).train()
-        return augment
 
 
 RegularizedNet.__init__.__signature__ = with_parameters(RegularizedNet.__init__)

@@ -117,7 +117,11 @@ class Batches:
         iterator, kwargs = getattr(self, prefix), self.get_params_for(prefix)
         in_memory, layers, merge_last = is_in_memory(dataset), None, False
         if in_memory or is_gathered(dataset):
-            layers = fully_connected_layers(self.module_, dataset.X.shape[1:])
+            program = self._session and self._session.program
+            if program and self._session.unobserved:
+                layers = program.layers
+            else:
+                layers = fully_connected_layers(self.module_, dataset.X.shape[1:])
         size = self._default_batch_size(training, dataset, layers)
         kwargs.setdefault("batch_size", size)
         if kwargs["batch_size"] == -1:

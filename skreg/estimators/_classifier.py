@@ -23,17 +23,17 @@ from skreg.callbacks import AccuracyTracker
 from skreg.estimators import _docs
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._components import Components
-from skreg.estimators._links import (
-    OF_LABELS,
+from skreg.estimators._criteria import (
     check_labels_known,
     criterion_for,
     is_a,
-    link_of,
+    is_of_labels,
 )
 from skreg.estimators._multilabel import Indicators, as_indicators, is_matrix
 from skreg.estimators._overrides import overrides
 from skreg.estimators._targets import Labels
 from skreg.estimators.parameters import RULES
+from skreg.losses import loss_of
 from skreg.training.output_checks import has_logits, why_no_probabilities
 
 if TYPE_CHECKING:
@@ -332,7 +332,7 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
 
     def _chosen_criterion(self, kwargs):
         if not hasattr(self, self._learned):  # the criterion tells what y will be
-            self._multilabel = is_a(self.criterion, OF_LABELS)
+            self._multilabel = is_of_labels(self.criterion)
         chosen = criterion_for(self.criterion, kwargs, self._multilabel)
         if self._multilabel:
             check_labels_known(chosen, self.predict_nonlinearity)
@@ -348,9 +348,12 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         """Return from what outputs are to probabilities, or None if it is not known."""
         if not isinstance(self.predict_nonlinearity, str):
             return None
-        if not self.initialized_:
-            return link_of(self.criterion, is_a(self.criterion, OF_LABELS))
-        return link_of(self.criterion_, self._multilabel)
+        if self.initialized_:
+            loss, multilabel = loss_of(self.criterion_), self._multilabel
+        else:
+            loss, multilabel = loss_of(self.criterion), is_of_labels(self.criterion)
+        wanted = "labels" if multilabel else "classes"
+        return loss.link if loss and loss.targets == wanted else None
 
     def _get_predict_nonlinearity(self):
         link = self._link()

@@ -1,8 +1,10 @@
 """The parts of a net, made and kept as skorch does: module, criterion, ..."""
 
 import inspect
+from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from functools import lru_cache
 from itertools import chain
 from math import prod
 from numbers import Real
@@ -12,7 +14,7 @@ import torch
 from skorch.callbacks import EpochTimer, LRScheduler, PrintLog
 
 from skreg._utils.devices import resolve_device
-from skreg._utils.randomness import draw_seed, seeded
+from skreg._utils.randomness import draw_seed, seeded, torch_seeded
 from skreg._utils.threads import threads_for
 from skreg._utils.torch_state import plain_torch
 from skreg.callbacks import (
@@ -26,10 +28,12 @@ from skreg.estimators._integers import UNDECIDED, holds_embedding, takes
 from skreg.estimators._lazy import copied, is_uninitialized, without_batch_means
 from skreg.estimators._numbers import with_plain_numbers
 from skreg.estimators._pickling import Pickling
+from skreg.estimators._regularizers import PREFIXES
 from skreg.estimators.parameters import check_parameters
 from skreg.modules import MLP
 from skreg.penalties import penalized_parameters
 from skreg.regularizers.dropout import dropout_layers, set_dropout
+from skreg.training.output_checks import has_logits
 
 CALLBACK_PARAMETERS = {"callbacks", "early_stopping", "patience", "monitor"}
 
@@ -48,7 +52,7 @@ class Components(Pickling):
     virtual_params_ = MappingProxyType({})
     prefixes_ = [
         *("iterator_train", "iterator_valid", "callbacks", "dataset", "compile"),
-        *("module", "criterion", "optimizer", "augment", "regularizers"),
+        *("module", "criterion", "optimizer", "regularizers", *PREFIXES),
     ]
     _modules = ["module"]
     _criteria = ["criterion"]
@@ -167,7 +171,8 @@ class Components(Pickling):
             with threads_for(0):
                 module = copied(self.module)  # training must not change a parameter
         else:
-            with seeded(self.seed_, torch.device("cpu")):
+            is_ours = not kwargs and has_logits(self.module)  # no code of the user's
+            with torch_seeded(self.seed_) if is_ours else self._seeded_if(True):
                 module = self._build_module(kwargs)
         self._own_dropout = [layer.p for layer in dropout_layers(module)]
         if self.dropout is not None:
@@ -214,7 +219,7 @@ class Components(Pickling):
             module = MLP
         elif isinstance(module, torch.nn.Module):
             module = type(module)
-        accepted = inspect.signature(module).parameters
+        accepted = _arguments_of(module)
         known = {"hidden_layer_sizes": self.hidden_layer_sizes}
         if hasattr(self, "input_shape_"):
             known["in_features"] = prod(self.input_shape_)
@@ -362,6 +367,17 @@ def _has_other_dtypes(module: torch.nn.Module, dtype: torch.dtype) -> bool:
         tensor.dtype != dtype and (tensor.is_floating_point() or tensor.is_complex())
         for tensor in chain(module.parameters(), module.buffers())
     )
+
+
+def _arguments_of(module) -> Mapping[str, inspect.Parameter]:
+    if isinstance(module, type):
+        return _arguments_of_class(module)
+    return inspect.signature(module).parameters
+
+
+@lru_cache(maxsize=64)
+def _arguments_of_class(module: type) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(module).parameters
 
 
 def _check_smoothing(criterion) -> None:

@@ -25,24 +25,6 @@ hidden_layer_sizes : int or sequence of int, default=(100,)
     dropout : float, default=None
         Sets the probability of every dropout layer of the module, in [0, 1]. None
         leaves them as they are.
-    augment : transform, nn.Module or callable, default=None
-        Changes the inputs of each training batch, on the device; never those that are
-        validated, scored or predicted. Transforms of torchvision are applied to each
-        sample on its own; a module or callable is called with the batch. See
-        :mod:`skreg.transforms`. A class is called with ``augment__*``.
-    adversarial_eps : float, default=0.0
-        Above 0, each training batch (after `augment`) is replaced by the worst inputs
-        that an attack finds within this distance of it, in units of X and within the
-        range of the training data; the losses of training in the history are of these.
-        What is validated, scored or predicted is never attacked. See
-        :mod:`skreg.robustness`.
-    adversarial_norm : {{"linf", "l2"}}, default="linf"
-        What `adversarial_eps` bounds: the change of each number of a sample, or the
-        Euclidean length of the changes of all.
-    adversarial_steps : int, default=1
-        Gradients a batch: 1 is the fast gradient sign method of Goodfellow et al.
-        (2015), more are projected gradient descent from a random start (Madry et al.,
-        2018). One makes an epoch take two to four times as long.
     optimizer : Optimizer class, default=torch.optim.Adam
         Its options are ``optimizer__*``, e.g. ``optimizer__momentum=0.9`` for SGD.
     lr : float, default=0.001

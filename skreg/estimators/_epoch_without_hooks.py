@@ -25,8 +25,8 @@ def draws_nothing_else(net, batches, fit_params: dict) -> bool:
     return (
         session is not None
         and session.program is not None
-        and session.augment is None
-        and session.bounds is None  # attacks begin at random points
+        and not session.regularizers.changes_batches
+        and not session.regularizers.perturbs  # attacks begin at random points
         and not net.regularizers  # of the user's, which may draw
         and not fit_params
         and type(batches) is InMemoryBatches

@@ -13,6 +13,7 @@ from skreg._utils.held_data import (
 from skreg.estimators._lazy import copied, holds_lazy_buffers
 from skreg.estimators._numbers import plain_options
 from skreg.estimators._regularizers import (
+    PREFIXES,
     params_of,
 )
 
@@ -52,7 +53,7 @@ class ParameterAccess:
         if not vars(self).get("_kwargs"):  # as for most, and skorch asks 24 times a fit
             return {}
         given = params_for(prefix, self._extra_params)
-        owners = {*self._modules, *self._criteria, "augment", "dataset"}
+        owners = {*self._modules, *self._criteria, *PREFIXES, "dataset"}
         return plain_options(given, tensors=prefix.split("__")[0] not in owners)
 
     def __getattr__(self, name):

@@ -28,10 +28,6 @@ class SharedTypes(RegularizerTypes, total=False):
     hidden_layer_sizes: int | Sequence[int] | np.ndarray | torch.Tensor
     regularizers: Sequence[Regularizer | tuple[str, Regularizer]] | None
     dropout: float | None
-    augment: Callable[..., Any] | None
-    adversarial_eps: float
-    adversarial_norm: Literal["linf", "l2"]
-    adversarial_steps: int
     optimizer: Callable[..., torch.optim.Optimizer]
     lr: float
     max_epochs: int

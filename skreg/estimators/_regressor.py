@@ -1,5 +1,6 @@
 """RegularizedNetRegressor."""
 
+from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,9 +12,9 @@ from torch import nn
 from skreg._utils.rules import Rule
 from skreg.estimators import _docs
 from skreg.estimators._base import RegularizedNet
-from skreg.estimators._links import mean_of, target_range
 from skreg.estimators._targets import ExactInverse
 from skreg.estimators.parameters import RULES
+from skreg.losses import loss_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -109,7 +110,7 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
 
     def _contradictions(self):
         """Yield what is wrong with parameters that are all right on their own."""
-        allowed = _interval(self.criterion)
+        allowed = _interval(*_target_range(self.criterion))
         if allowed and self.scale_target:
             yield (
                 f"criterion={_name(self.criterion)} takes {allowed} as y, but "
@@ -180,7 +181,8 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         return encoded
 
     def _check_range(self, y):
-        allowed, (low, high) = _interval(self.criterion), target_range(self.criterion)
+        low, high = _target_range(self.criterion)
+        allowed = _interval(low, high)
         if allowed and y.size and not (low <= y.min() and y.max() <= high):
             raise ValueError(
                 f"y holds numbers from {y.min():.3g} to {y.max():.3g}, but criterion="
@@ -217,7 +219,8 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
     def _get_predict_nonlinearity(self):
         if not isinstance(self.predict_nonlinearity, str):
             return super()._get_predict_nonlinearity()
-        return mean_of(self.criterion_) or _unchanged
+        loss = loss_of(self.criterion_)
+        return _unchanged if loss is None or loss.mean is None else loss.mean
 
     @property
     def predict_proba(self):
@@ -263,9 +266,14 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         return dtype if fits.all() else np.dtype(np.float64)
 
 
-def _interval(criterion) -> str:
-    """Return what numbers a criterion takes as targets, or "" if any."""
-    low, high = target_range(criterion)
+def _target_range(criterion) -> tuple[float, float]:
+    """Return the lowest and the highest number that a criterion takes as y."""
+    loss = loss_of(criterion)
+    return (-inf, inf) if loss is None else loss.target_range
+
+
+def _interval(low: float, high: float) -> str:
+    """Return what numbers are allowed as targets, or "" if any."""
     if (low, high) == (0, 1):
         return "numbers between 0 and 1"
     if low == 0:

@@ -14,7 +14,9 @@ from skreg.training.regularizing import Active
 
 __all__ = [
     "PARAMETERS",
+    "PREFIXES",
     "are_regularizers",
+    "looks_at_input_range",
     "make_regularizers",
     "named",
     "own_members",
@@ -25,7 +27,9 @@ __all__ = [
     "with_parameters",
 ]
 
-METHODS = "batch", "add_gradients", "gradients", "project", "average"
+METHODS = "batch", "perturb", "add_gradients", "gradients", "project", "average"
+# What has options of its own, such as ``augment__*``.
+PREFIXES = tuple(prefix for kind in REGULARIZERS for prefix in kind.prefixes)
 # The parameters that regularisers of this package add to the estimators.
 PARAMETERS = {
     name: parameter
@@ -54,8 +58,10 @@ def with_parameters(function: Callable) -> inspect.Signature:
 
 def strengths(net) -> tuple:
     """Return the parameters of a net that its regularisers are made of."""
+    options = [net._get_params_for(prefix) for prefix in PREFIXES]
     own = net._get_params_for("regularizers")
-    return (*(getattr(net, name) for name in PARAMETERS), net.regularizers, own)
+    values = [getattr(net, name) for name in PARAMETERS]
+    return (*values, *options, net.regularizers, own)
 
 
 def same(a, b) -> bool:
@@ -84,14 +90,29 @@ def make_regularizers(net, module, own: list[Regularizer] | None = None) -> Acti
     own : list of Regularizer, default=None
         The user's, as they are in this fit; None makes copies of the parameter's.
     """
-    members = [
-        kind(**{name: getattr(net, name) for name in kind.parameters})
-        for kind in REGULARIZERS
-    ]
+    members = [_of_parameters(kind, net) for kind in REGULARIZERS]
     members += _own_regularizers(net) if own is None else own
     active = Active(members)
+    for member in members:
+        if member.looks_at_input_range and hasattr(net, "input_range_"):
+            member.input_range_ = net.input_range_
     active.begin(module)
     return active
+
+
+def looks_at_input_range(net) -> bool:
+    """Return whether a regulariser wants to know the range of the training data."""
+    looking = [kind for kind in REGULARIZERS if kind.looks_at_input_range]
+    members = [_of_parameters(kind, net) for kind in looking]
+    own = named(net.regularizers).values()
+    return Active([*members, *own]).looks_at_input_range
+
+
+def _of_parameters(kind: type[Regularizer], net) -> Regularizer:
+    return kind.of(
+        {name: getattr(net, name) for name in kind.parameters},
+        {prefix: net._get_params_for(prefix) for prefix in kind.prefixes},
+    )
 
 
 def _own_regularizers(net) -> list[Regularizer]:

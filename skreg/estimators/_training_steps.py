@@ -5,13 +5,13 @@ import warnings
 from contextlib import contextmanager
 from copy import copy
 from dis import opname
-from math import inf
 
 import torch
 
 from skreg._utils.flat import NamedTensors
 from skreg._utils.randomness import epoch_seed, make_generator, seeded
 from skreg._utils.torch_state import plain_torch
+from skreg.attacks import evaluation_mode
 from skreg.callbacks import EarlyStopping, StopTraining
 from skreg.estimators._backprop_program import make_backprop_program
 from skreg.estimators._epoch_without_hooks import (
@@ -20,17 +20,18 @@ from skreg.estimators._epoch_without_hooks import (
     run_epoch_without_hooks,
     step_sizes_of,
 )
-from skreg.estimators._links import first_output, n_rows
+from skreg.estimators._outputs import first_output, n_rows
 from skreg.estimators._overrides import known_to, overrides
 from skreg.estimators._regularizers import (
     PARAMETERS,
+    PREFIXES,
     make_regularizers,
     own_members,
     same,
     strengths,
 )
 from skreg.estimators._targets import Message
-from skreg.estimators.adversarial import attacked
+from skreg.estimators.adversarial import loss_of_inputs
 from skreg.estimators.parameters import check_parameters
 from skreg.estimators.paths import (
     AUTOGRAD,
@@ -44,12 +45,10 @@ from skreg.penalties import trainable_parameters
 from skreg.training.batches import Batch
 from skreg.training.output_checks import doubt, last_operation
 from skreg.training.regularizing import Active, penalized
-from skreg.transforms import is_sample_augmentation
 
 # Parameters that may be set while training goes on: the next epoch follows them.
 IN_TRAINING = {
-    *("criterion", "dropout", "augment", "adversarial_eps", "adversarial_norm"),
-    *("adversarial_steps", "verbose", "regularizers", *PARAMETERS),
+    *("criterion", "dropout", "verbose", "regularizers", *PARAMETERS, *PREFIXES),
 }
 
 
@@ -172,10 +171,6 @@ class TrainingSteps:
             session.looks = True
         if "dropout" in changed:
             self._follow_dropout()
-        if "augment" in changed:
-            session.augment = self._make_augmentation()
-        if self.adversarial_eps > 0 and session.bounds is None:
-            session.bounds = getattr(self, "input_range_", (-inf, inf))
         self._stale -= changed & IN_TRAINING
         late = sorted(n for n in session.changed if n.split("__")[0] not in IN_TRAINING)
         if late:
@@ -292,7 +287,7 @@ class TrainingSteps:
         return [getattr(self, f"{name}_") for name in self._optimizers]
 
     def _training_batch(self, batch):
-        """Note the weights of a batch, augment it, and attack what came of it."""
+        """Note the weights of a batch; return what regularisers make of it."""
         session = self._session
         if session is None:
             return batch
@@ -301,21 +296,17 @@ class TrainingSteps:
             session.weight = session.weight / session.mean_weight
         if session.seen is not None:
             session.seen.add(batch[0])
-        changed = session.augment is not None or session.bounds is not None
-        if not (changed or session.regularizers.changes_batches):
+        regularizers = session.regularizers
+        if not (regularizers.changes_batches or regularizers.perturbs):
             return batch
         X, y = batch
         X = self._to_device(X)
-        if session.augment is not None:
-            X = session.augment(X)
-        if session.regularizers.changes_batches:
-            X, y = session.regularizers.batch(X, torch.as_tensor(y, device=X.device))
-        if session.bounds is not None:
-            X = attacked(
-                *(self, X, y, session.bounds, session.fit_params),
-                warn_if_blind=not session.was_attacked,
-            )
-            session.was_attacked = True
+        y = y.to(self.device_) if isinstance(y, torch.Tensor) else y
+        X, y = regularizers.batch(X, y)
+        if regularizers.perturbs:
+            losses = loss_of_inputs(self, y, session.fit_params)
+            with evaluation_mode(self.module_):
+                X = regularizers.perturb(X, y, losses)
         return Batch(X, y, session.weight)
 
     @known_to(AUTOGRAD, BACKPROP, STACK)
@@ -457,10 +448,8 @@ class TrainingSteps:
             return False
         if self._session is None:
             return not overrides(self)
-        augment = self._session.augment
-        harmless = augment is None or is_sample_augmentation(augment)
-        harmless = harmless and not self._session.regularizers.changes_batches
-        return harmless and self._session.unobserved
+        writes = self._session.regularizers.writes_into_batches
+        return self._session.unobserved and not writes
 
 
 def _is_raised_by_statement(error: BaseException) -> bool:

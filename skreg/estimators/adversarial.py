@@ -1,12 +1,5 @@
-"""Adversarial training: each batch is attacked before a step is taken on it.
+"""What attacks ask of a net: losses of inputs, encoded targets, right predictions."""
 
-Madry et al., "Towards deep learning models resistant to adversarial attacks", ICLR
-(2018): the net is trained on the attacked inputs alone. The attack sees the weights as
-they are, with dropout off and with the running statistics of batch normalisation,
-which it does not change.
-"""
-
-import warnings
 from collections.abc import Callable, Mapping
 from math import inf
 
@@ -15,10 +8,9 @@ import torch
 from torch import Tensor
 
 from skreg._utils.randomness import seeded
-from skreg.attacks import GradientWatch, evaluation_mode, fgsm, pgd, random_start
 from skreg.callbacks import right_of_probabilities
 from skreg.estimators._input_range import SeenRange
-from skreg.estimators._links import n_rows
+from skreg.estimators._outputs import n_rows
 
 
 def loss_of_inputs(net, y: Tensor, fit_params: dict | None = None) -> Callable:
@@ -68,67 +60,6 @@ def range_of_dataset(net, X) -> tuple[float, float]:
         for inputs, _ in net.get_iterator(X):
             seen.add(inputs)
     return seen.value() or (-inf, inf)  # the attack says what is wrong with the inputs
-
-
-def attacked(
-    net, X: Tensor, y, bounds, fit_params: dict, warn_if_blind: bool = False
-) -> Tensor:
-    """Return what the inputs `X` of a training batch become under attack.
-
-    Parameters
-    ----------
-    net : RegularizedNet
-        Its ``adversarial_*`` say how: one step is FGSM, several are PGD from a random
-        start.
-    X : Tensor of shape (n_samples, ...)
-        On the device of the net.
-    y : Tensor or array of shape (n_samples,) or (n_samples, n_outputs)
-    bounds : (float, float)
-    fit_params : dict
-    warn_if_blind : bool, default=False
-        Warn if the attack finds no gradient to follow.
-
-    Returns
-    -------
-    Tensor of the shape of X
-    """
-    if not (isinstance(X, Tensor) and X.is_floating_point()):
-        kind = X.dtype if isinstance(X, Tensor) else type(X).__name__
-        raise ValueError(
-            f"adversarial_eps={net.adversarial_eps!r} needs inputs in one tensor of "
-            f"floating-point numbers; got {kind}. Let the Dataset convert them, or "
-            "pass adversarial_eps=0."
-        )
-    watch = GradientWatch()
-    loss = loss_of_inputs(net, torch.as_tensor(y, device=X.device), fit_params)
-    with evaluation_mode(net.module_):
-        if not warn_if_blind:
-            return _attack(net, loss, X, bounds)
-        with watch.watching(loss, len(X)) as watched:
-            attacked = _attack(net, watched, X, bounds)
-    if watch.is_blind:
-        warnings.warn(
-            f"adversarial_eps={net.adversarial_eps!r}: {watch.finding} of the first "
-            "batch, so that the attacks find nothing, and training is not adversarial. "
-            "Does the module round or detach its inputs?",
-            stacklevel=2,
-        )
-    return attacked
-
-
-def _attack(net, loss, X, bounds) -> Tensor:
-    eps, norm = net.adversarial_eps, net.adversarial_norm
-    if net.adversarial_steps == 1:
-        return fgsm(loss, X, eps, norm=norm, bounds=bounds)
-    return pgd(
-        loss,
-        X,
-        eps,
-        steps=net.adversarial_steps,
-        norm=norm,
-        bounds=bounds,
-        starts=[random_start(X, eps, norm)],
-    )
 
 
 def validated_inputs(net, X) -> np.ndarray:

@@ -38,9 +38,6 @@ class FitState:
     regularizers : Active
     strengths : tuple
         The parameters that `regularizers` were made with.
-    augment : callable or None
-    bounds : (float, float) or None
-        Of attacks; None if there are none.
     path : TrainingPath or None
         None before the first epoch.
     against_stack : str
@@ -64,11 +61,10 @@ class FitState:
     weights: dict = field(default_factory=dict)
     regularizers: Active = field(default_factory=Active)
     strengths: tuple = ()
-    augment: object = None
-    bounds: tuple[float, float] | None = None
     seen: SeenRange | None = None  # where X is a Dataset
     path: TrainingPath | None = None
     against_stack: str = ALONE
+    layers: list | None = None  # of a fully connected net, when the path was chosen
     program: BackpropProgram | None = None
     averaged: Mapping[str, Tensor] | None = None  # to evaluate after this epoch
     kept: dict[str, Tensor] | None = None  # weights to go on from, meanwhile
@@ -78,8 +74,8 @@ class FitState:
     begins: bool = False  # callbacks are told that training begins
     changed: set = field(default_factory=set)  # parameters, since the last epoch
     warned: bool = False  # of integers that are rounded
-    was_attacked: bool = False
     looks: bool = True  # at the outputs of the next batch
+    overrides: list = field(default_factory=list)  # when training began
     unobserved: bool = False  # nobody but the package sees the net and its batches
     unscored: bool = False  # and no scorer does
     weight: Tensor | None = None

@@ -12,8 +12,7 @@ from skorch.dataset import Dataset, ValidSplit
 from torch import nn
 from torch.utils.data import DataLoader
 
-from skreg._utils.rules import Rule, is_bool, is_coefficient, is_integer, is_number
-from skreg.attacks import NORMS
+from skreg._utils.rules import Rule, is_bool, is_integer, is_number
 from skreg.estimators._amp import AMP_DTYPES
 from skreg.estimators._numbers import plain
 from skreg.estimators._regularizers import (
@@ -25,7 +24,6 @@ from skreg.estimators._regularizers import (
 from skreg.estimators.schedules import unknown_schedules
 from skreg.modules import MLP
 from skreg.regularizers import ElasticNet
-from skreg.transforms import GaussianNoise
 
 
 def _is_batch_size(value) -> bool:
@@ -112,12 +110,6 @@ RULES = {name: parameter.rule for name, parameter in PARAMETERS.items()} | {
         "e.g. skorch.dataset.ValidSplit(5)",
         ValidSplit(3),
     ),
-    "augment": Rule(
-        lambda augment: augment is None or callable(augment),
-        "None, a transform of torchvision, an nn.Module or another callable",
-        "pass e.g. skreg.transforms.RandomFlip(), or nn.Sequential(*several)",
-        GaussianNoise(0.1),
-    ),
     "hidden_layer_sizes": Rule(
         _are_sizes,
         "a positive integer or a sequence of them",
@@ -129,24 +121,6 @@ RULES = {name: parameter.rule for name, parameter in PARAMETERS.items()} | {
         "None or a probability in [0, 1]",
         "None leaves the dropout layers of the module as they are",
         0.5,
-    ),
-    "adversarial_eps": Rule(
-        is_coefficient,
-        "a finite number >= 0",
-        "it is a distance in units of X, and 0 trains on X as it is",
-        0.1,
-    ),
-    "adversarial_norm": Rule(
-        lambda norm: isinstance(norm, str) and norm in NORMS,
-        "'linf' or 'l2'",
-        "'linf' bounds the change of every number of a sample, 'l2' their length",
-        "l2",
-    ),
-    "adversarial_steps": Rule(
-        lambda n: is_integer(n) and n > 0,
-        "a positive integer",
-        "1 is FGSM, more are PGD",
-        2,
     ),
     "lr": Rule(
         lambda lr: is_number(lr) and isfinite(lr) and lr >= 0,
@@ -265,9 +239,12 @@ def check_parameters(net, rules: dict[str, Rule] = RULES) -> None:
         f"{rules[name].remedy}."
         for name in broken
     ]
-    for name in ("iterator_train__batch_size", "iterator_valid__batch_size"):
-        rule = rules["batch_size"]
-        if hasattr(net, name) and not rule.accepts(size := plain(getattr(net, name))):
+    for prefix in ("iterator_train", "iterator_valid"):
+        name, rule = f"{prefix}__batch_size", rules["batch_size"]
+        given = net.get_params_for(prefix)
+        if "batch_size" in given and not rule.accepts(
+            size := plain(given["batch_size"])
+        ):
             problems.append(f"{name}={size!r} must be {rule.allowed}; {rule.remedy}.")
     for prefix in COMPONENTS:
         if prefix not in broken:

@@ -18,7 +18,7 @@ from skorch.callbacks import Callback, EpochTimer, LRScheduler, PassthroughScori
 from skorch.history import History
 from torch import nn
 
-from skreg.backprop import fully_connected_layers, loss_with_gradient
+from skreg.backprop import fully_connected_layers
 from skreg.callbacks import (
     AccuracyTracker,
     BatchAverage,
@@ -27,7 +27,6 @@ from skreg.callbacks import (
     EpochLog,
     NormTracker,
 )
-from skreg.estimators._links import is_a
 from skreg.estimators._overrides import (
     AROUND_BATCHES,
     AROUND_EPOCHS,
@@ -35,7 +34,8 @@ from skreg.estimators._overrides import (
     package_class,
     undeclared,
 )
-from skreg.estimators._regularizers import PARAMETERS
+from skreg.estimators._regularizers import PARAMETERS, PREFIXES
+from skreg.losses import loss_with_gradient
 
 __all__ = [
     "AUTOGRAD",
@@ -62,8 +62,7 @@ _PARAMETERS = {
     AUTOGRAD: frozenset(
         (
             *("module", "criterion", "hidden_layer_sizes", "regularizers"),
-            *("dropout", "augment", "adversarial_eps", "adversarial_norm"),
-            *("adversarial_steps", "optimizer", "lr", "max_epochs", "batch_size"),
+            *("dropout", "optimizer", "lr", "max_epochs", "batch_size"),
             *("shuffle", "early_stopping", "patience", "monitor", "holdout"),
             *("validation_fraction", "train_split", "callbacks", "random_state"),
             *("warm_start", "device", "dtype", "amp", "iterator_train"),
@@ -80,8 +79,8 @@ _PARAMETERS[STACK] = _PARAMETERS[BACKPROP] - {
 }
 # Parameters with a prefix that a path knows. Others name components of a subclass.
 _PREFIXES = (
-    *("module", "criterion", "optimizer", "callbacks", "augment", "dataset"),
-    *("iterator_train", "iterator_valid", "compile", "regularizers"),
+    *("module", "criterion", "optimizer", "callbacks", "dataset"),
+    *("iterator_train", "iterator_valid", "compile", "regularizers", *PREFIXES),
 )
 
 # Overrides that a path leaves alone, as it calls these methods.
@@ -184,7 +183,9 @@ def reason_against(net, path: str) -> str | None:
     if forced is not None and PATHS.index(path) < PATHS.index(forced):
         return FORCED
     name = type(net).__name__
-    changed = [*overrides(net), *undeclared(net, path)]
+    session = net._session
+    own = session.overrides if session.unobserved else overrides(net)
+    changed = [*own, *undeclared(net, path)]
     changed = [method for method in changed if method not in _CALLED[path]]
     if changed:
         return f"{name} overrides {', '.join(changed)}"
@@ -215,6 +216,7 @@ def _reason_against_components(net, path: str) -> str | None:
 
 def _reason_against_backprop(net) -> str | None:
     layers = fully_connected_layers(net.module_, getattr(net, "input_shape_", ()))
+    net._session.layers = layers
     parameters = list(net.module_.parameters())
     if not layers:
         return (
@@ -249,15 +251,11 @@ _REASONS = {
 }
 
 
-def loss_with_gradient_of(net):
-    """Return the loss of a net from `skreg.backprop.loss_with_gradient`, or None.
-
-    Cross-entropy there is of class indices; that of a regressor is of shares.
-    """
-    is_regressor = net._target_checks["y_numeric"]
-    if is_regressor and is_a(net.criterion_, nn.CrossEntropyLoss):
-        return None
-    return loss_with_gradient(net.criterion_)
+def loss_with_gradient_of(*nets):
+    """Return the loss of a net, or of a stack, from `loss_with_gradient`, or None."""
+    criteria = [net.criterion_ for net in nets]
+    of_numbers = nets[0]._target_checks["y_numeric"]
+    return loss_with_gradient(criteria if len(nets) > 1 else criteria[0], of_numbers)
 
 
 def _unknown_parameters(net, path: str) -> list[str]:
@@ -286,9 +284,16 @@ def _is_known_prefix(name: str) -> bool:
     return name.split("__")[0] in _PREFIXES
 
 
-def is_unobserved(net) -> bool:
-    """Return whether nobody but this package sees `net` and its batches in training."""
-    return not set(overrides(net)) - AROUND_EPOCHS and all(
+def is_unobserved(net, own: list[str]) -> bool:
+    """Return whether nobody but this package sees a net and its batches in training.
+
+    Parameters
+    ----------
+    net : RegularizedNet
+    own : list of str
+        What it `overrides`.
+    """
+    return not set(own) - AROUND_EPOCHS and all(
         is_known(callback) for _, callback in net.callbacks_
     )
 

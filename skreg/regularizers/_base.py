@@ -50,6 +50,23 @@ class Regularizer(BaseEstimator):
 
     # Of the estimators, by name: only those that come with this package.
     parameters: ClassVar[Mapping[str, Parameter]] = MappingProxyType({})
+    # Of their options, such as ``augment__*``.
+    prefixes: ClassVar[tuple[str, ...]] = ()
+    # Whether `perturb` wants to know the range of the training data.
+    looks_at_input_range: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any], options: Mapping[str, dict]) -> "Self":
+        """Make one of the parameters of an estimator.
+
+        Parameters
+        ----------
+        parameters : mapping of str to object
+            Values of those that ``parameters`` names.
+        options : mapping of str to dict
+            What is set with each of the ``prefixes``.
+        """
+        return cls(**parameters)
 
     @property
     def is_neutral(self) -> bool:
@@ -89,6 +106,34 @@ class Regularizer(BaseEstimator):
         X, y : Tensor
         """
         return X, y
+
+    @property
+    def writes_into_batches(self) -> bool:
+        """Whether ``batch`` may change X or y in place, or keep them."""
+        return True
+
+    def perturb(
+        self, X: Tensor, y: Tensor, losses: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Return the inputs to train on instead of X, found by looking at the net.
+
+        It is asked after the ``batch`` of all regularisers; an attack is an example.
+        Nets with one that does something here train one by one.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n_samples, ...)
+        y : Tensor of shape (n_samples,) or (n_samples, n_outputs)
+        losses : callable
+            Maps inputs like X to losses of shape (n_samples,), with gradients, each of
+            its own sample only. Dropout is off, and batch normalisation takes the
+            statistics that it has.
+
+        Returns
+        -------
+        Tensor of the shape of X
+        """
+        return X
 
     def add_gradients(
         self, gradients: MutableMapping[str, Tensor], weights: Mapping[str, Tensor]
@@ -192,6 +237,10 @@ class Regularizer(BaseEstimator):
         Regularizer or None
             None if there is no such thing: then the nets train one by one.
         """
+        return None
+
+    def reason_against_stack(self) -> str | None:
+        """Return why nets with it must train one by one, if they must."""
         return None
 
     def acts_in(self, method: str) -> bool:

@@ -159,9 +159,9 @@ def why_no_probabilities(
 def _are_probabilities(outputs: Tensor, tolerance: float) -> bool:
     if len(outputs) == 1 and outputs.shape[1] == 1:  # any number may be about 1
         return False
-    sums = outputs.sum(dim=1)
-    close = (sums - 1).abs().max() <= tolerance
-    return bool(close and outputs.min() >= 0)
+    if not outputs.min() >= 0:
+        return False
+    return bool((outputs.sum(dim=1) - 1).abs().max() <= tolerance)
 
 
 def _are_log_probabilities(outputs: Tensor) -> bool:

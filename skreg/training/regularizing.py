@@ -29,7 +29,7 @@ class Active:
     ----------
     penalties : list of Regularizer
         Those that add gradients.
-    changes_batches, computes_gradients, projects, averages : bool
+    changes_batches, perturbs, computes_gradients, projects, averages : bool
         Whether any of them acts in the method of this name.
     """
 
@@ -37,11 +37,13 @@ class Active:
         self.members = list(members)
         self._at_work = [member for member in members if not member.is_neutral]
         self._batch = self._with("batch")
+        self._perturb = self._with("perturb")
         self.penalties = self._with("add_gradients")
         self._gradients = self._with("gradients")
         self._project = self._with("project")
         self._average = self._with("average")
         self.changes_batches = bool(self._batch)
+        self.perturbs = bool(self._perturb)
         self.computes_gradients = bool(self._gradients)
         self.projects = bool(self._project)
         self.averages = bool(self._average)
@@ -59,6 +61,22 @@ class Active:
         for member in self._batch:
             X, y = member.batch(X, y)
         return X, y
+
+    @property
+    def writes_into_batches(self) -> bool:
+        """Whether any may change the batches in place, or keep them."""
+        return any(member.writes_into_batches for member in self._batch)
+
+    def perturb(self, X, y, losses):
+        """As ``Regularizer.perturb``, of all."""
+        for member in self._perturb:
+            X = member.perturb(X, y, losses)
+        return X
+
+    @property
+    def looks_at_input_range(self) -> bool:
+        """Whether any wants to know the range of the training data."""
+        return any(member.looks_at_input_range for member in self._at_work)
 
     def add_gradients(self, gradients, weights) -> Tensor | float:
         """As ``Regularizer.add_gradients``, of all."""
@@ -117,9 +135,12 @@ class Active:
     def reason_against_stack(self) -> str | None:
         """Return which of them is known not to act on several nets as one, if any."""
         for member in self._at_work:
-            reason = _reason_against_stack(member)
+            reason = member.reason_against_stack()
+            if reason is None and not _is_ours(member):
+                reason = _reason_against_stack(member)
             if reason is not None:
-                return f"regularizer {type(member).__name__} {reason}"
+                name = type(member).__name__
+                return reason if _is_ours(member) else f"regularizer {name} {reason}"
         return None
 
     def batch_key(self) -> bytes:
@@ -178,15 +199,16 @@ ON_WEIGHTS = "add_gradients", "gradients", "project"
 
 
 def _reason_against_stack(member: Regularizer) -> str | None:
+    if member.acts_in("perturb"):
+        return "looks at the net to change its inputs"
     if member.acts_in("batch") and member.acts_in("begin"):
         return "changes batches and may look at the module"
     if member.acts_in("average"):
         return "averages weights, which stacks do not"
-    if not _is_ours(member):
-        try:
-            pickle.dumps(member)
-        except Exception as error:  # whatever a class of the user's may raise
-            return f"cannot be pickled: {type(error).__name__}"
+    try:
+        pickle.dumps(member)
+    except Exception as error:  # whatever a class of the user's may raise
+        return f"cannot be pickled: {type(error).__name__}"
     if not _acts_on_weights(member):
         return None
     if not member.acts_in("stack"):

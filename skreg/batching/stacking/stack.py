@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from skreg._utils.flat import NamedTensors
 from skreg.backprop import Backprop, Parts
-from skreg.batching.stacking.stackable import StackableFit, stacked_loss
+from skreg.batching.stacking.stackable import StackableFit
 from skreg.batching.stacking.streams import DataPool, Samples, Streams
 from skreg.batching.stacking.vmap import VmappedModule
+from skreg.estimators.paths import loss_with_gradient_of
 from skreg.training.optimizer_step import make_step
 from skreg.training.output_checks import last_operation, name_of
 from skreg.training.regularizing import Active
@@ -56,7 +57,9 @@ class Stack:
         of_nets = [candidate.regularizers for candidate in self.candidates]
         self.regularizers = Active.stack(of_nets, self.weights)
         self.streams = Streams(self.candidates, pool)
-        self.loss_with_gradient = stacked_loss(self.candidates)
+        self.loss_with_gradient = loss_with_gradient_of(
+            *(candidate.net for candidate in self.candidates)
+        )
         self.n_outputs = self.candidates[0].net.n_outputs_
         self._looks = True
         self.model = self._make_model(tensors[0])

@@ -1,19 +1,15 @@
 """Which fits can be trained together, with whom, and why others cannot."""
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise
 
 import torch
 from skorch.callbacks import LRScheduler
 from torch import nn
 
-from skreg.backprop import (
-    cross_entropy,
-    fully_connected_layers,
-    has_hooks,
-    loss_with_gradient,
-)
+from skreg._utils.hooks import has_hooks
+from skreg.backprop import fully_connected_layers
 from skreg.batching._jobs import Job
 from skreg.batching.stacking.signature import signature
 from skreg.batching.stacking.vmap import FEATURE_NDIM, named_tensors
@@ -26,6 +22,7 @@ from skreg.estimators.paths import (
     loss_with_gradient_of,
     reason_against,
 )
+from skreg.losses import OPTIONS
 from skreg.regularizers.dropout import dropout_layers, is_dropout
 from skreg.training.batches import (
     ArrayDataset,
@@ -33,7 +30,6 @@ from skreg.training.batches import (
     InMemoryBatches,
     is_sparse_dataset,
 )
-from skreg.transforms import is_sample_augmentation
 
 __all__ = ["StackableFit", "examine", "first_inputs"]
 
@@ -93,10 +89,6 @@ class StackableFit:
     @property
     def seed(self) -> int:
         return self.job.net.seed_
-
-    @property
-    def augment(self):
-        return self.fit.augment
 
     def options(self) -> dict:
         """Return the options of the optimizer, such as ``lr``."""
@@ -166,7 +158,7 @@ def examine(job: Job, reasons: dict) -> StackableFit | str:
         *module,
         *(batches.batch_size, len(batches), batches.merge_last),
         *(valid is None, valid_batches.batch_size),
-        signature(net.criterion_, ignored=("label_smoothing",)),
+        signature(net.criterion_, ignored=OPTIONS),
         *(type(net), type(net.optimizer_), net.n_outputs_),
         fit.regularizers.kinds,
     )
@@ -216,7 +208,6 @@ def _reason_against(fit) -> str | None:
         if not _is_known(callback)
     ]
     scorers = [cb.monitor for _, cb in net.callbacks_ if _scores(cb)]
-    augment = fit.augment
     group = optimizer.param_groups[0]
     trained = [w for w in net.module_.parameters() if w.requires_grad]
     dropout = dropout_layers(net.module_)
@@ -254,8 +245,6 @@ def _reason_against(fit) -> str | None:
         return "the forward of its module is compiled, or replaced"
     if not {type(layer) for layer in dropout} <= FEATURE_NDIM.keys():
         return "its module has dropout layers of a rare kind"
-    if augment is not None and not is_sample_augmentation(augment):
-        return f"augment={type(augment).__name__} is none of skreg.transforms"
     return None
 
 
@@ -272,14 +261,3 @@ def _is_known(callback) -> bool:
 
 def _scores(callback) -> bool:
     return type(callback) is EarlyStopping and callback.scorer_ is not None
-
-
-def stacked_loss(candidates: list[StackableFit]):
-    """Return the loss of a stack, with its gradient; smoothing may differ by net."""
-    criteria = [candidate.net.criterion_ for candidate in candidates]
-    smoothing = [getattr(criterion, "label_smoothing", 0.0) for criterion in criteria]
-    if len(set(smoothing)) == 1:
-        return loss_with_gradient(criteria[0])
-    net = candidates[0].net
-    smoothing = torch.tensor(smoothing, device=net.device_, dtype=net.dtype_)
-    return partial(cross_entropy, label_smoothing=smoothing.reshape(-1, 1, 1))

@@ -7,7 +7,6 @@ the order comes first from a generator with the seed of the epoch, then augmenta
 and dropout, batch by batch.
 """
 
-import pickle
 from collections.abc import Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass, field
@@ -73,11 +72,10 @@ class DataPool:
             *(batches.shuffle, batches.drop_last, candidate.fit.mean_weight),
         )
         regularizers = candidate.regularizers
-        if candidate.augment is None and not regularizers.changes_batches:
+        if not regularizers.changes_batches:
             return key
         # Dropout draws from the generator that augmentation draws from.
-        changes = pickle.dumps(candidate.augment), regularizers.batch_key()
-        return (*key, *changes, *candidate.dropout.values())
+        return (*key, regularizers.batch_key(), *candidate.dropout.values())
 
 
 def _arrays(dataset: ArrayDataset) -> tuple[np.ndarray | None, ...]:
@@ -168,11 +166,9 @@ class Stream:
         net, batch = self.representative.net, next(self._batches)
         (X, y), weight = batch, batch.weight
         X = self.representative.fit.to_device(X)
-        augment, regularizers = self.representative.augment, self.regularizers
-        if augment is not None or regularizers.changes_batches:
+        if self.regularizers.changes_batches:
             with borrowed(self.generator, net.device_), torch.no_grad():
-                X = X if augment is None else augment(X)
-                X, y = regularizers.batch(X, y)
+                X, y = self.regularizers.batch(X, y)
         if weight is None:
             return X, y, 1 / X.shape[0]
         weight = weight / self.representative.fit.mean_weight

@@ -5,16 +5,12 @@ import numpy as np
 import pytest
 import torch
 from callback_spies import SeesBatches
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.datasets import make_multilabel_classification
 from sklearn.model_selection import GridSearchCV
 from skorch.dataset import ValidSplit
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from skreg import RegularizedNetClassifier
-from skreg.backprop import binary_cross_entropy, loss_with_gradient
 from skreg.callbacks import AccuracyTracker
 from skreg.estimators.paths import forced_path
 
@@ -35,36 +31,6 @@ def assert_same(mine, theirs, rtol=1e-8, atol=1e-10):
     for a, b in zip(mine.history, theirs.history, strict=True):
         for key in a.keys() - {"batches", "dur", "param_norms"}:
             assert a[key] == pytest.approx(b[key], rel=rtol, abs=atol), key
-
-
-@given(
-    st.integers(0, 100),
-    st.sampled_from([(), (3,)]),
-    st.booleans(),
-    st.booleans(),
-    st.floats(0.1, 500),
-)
-def test_loss_and_gradient_are_those_of_torch(seed, stack, shared, weighted, size):
-    torch.manual_seed(seed)
-    outputs = size * torch.randn(*stack, 6, 4, dtype=torch.float64)
-    y = (torch.rand(*(() if shared else stack), 6, 4) < 0.5).double()
-    scale = torch.rand(*stack, 6, dtype=torch.float64) if weighted else 1 / 6
-    outputs.requires_grad_()
-    losses = binary_cross_entropy_with_logits(
-        outputs, y.expand_as(outputs), reduction="none"
-    )
-    expected = (losses.mean(-1) * scale).sum(-1)
-    expected.sum().backward()
-    loss, gradient = binary_cross_entropy(outputs.detach(), y, scale)
-    torch.testing.assert_close(loss, expected.detach())
-    torch.testing.assert_close(gradient, outputs.grad)
-
-
-def test_what_the_head_stands_in_for():
-    assert loss_with_gradient(nn.BCEWithLogitsLoss()) is binary_cross_entropy
-    assert loss_with_gradient(nn.BCEWithLogitsLoss(reduction="sum")) is None
-    assert loss_with_gradient(nn.BCEWithLogitsLoss(pos_weight=torch.ones(4))) is None
-    assert loss_with_gradient(nn.BCEWithLogitsLoss(weight=torch.ones(4))) is None
 
 
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["equal", "weighted"])
