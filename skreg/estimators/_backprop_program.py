@@ -13,11 +13,11 @@ from torch import Tensor
 from skreg._utils.flat import FlatTensors
 from skreg._utils.torch_state import plain_torch
 from skreg.backprop import Backprop, fully_connected_layers
+from skreg.estimators._programs import ProgramOfNet
 from skreg.estimators.paths import drops, loss_with_gradient_of
 from skreg.training.optimizer_step import make_step
 from skreg.training.output_checks import name_of
 from skreg.training.step import written_gradients
-from skreg.training.step_sizes import StepSizes
 
 
 def make_backprop_program(net) -> "BackpropProgram":
@@ -35,7 +35,7 @@ def _shares_memory(parameter, view) -> bool:
     return parameter.data_ptr() == view.data_ptr() and parameter.shape == view.shape
 
 
-class BackpropProgram:
+class BackpropProgram(ProgramOfNet):
     """Such a training, from its first epoch to `release`.
 
     The weights of the module are views of one tensor meanwhile, and so are their
@@ -51,7 +51,7 @@ class BackpropProgram:
     """
 
     def __init__(self, net, layers, loss_with_gradient):
-        self.net = net
+        super().__init__(net)
         self.loss_with_gradient = loss_with_gradient
         self.generator = None  # of dropout; None is torch's default one
         self.weights, self.gradients = _flattened(net)
@@ -108,19 +108,8 @@ class BackpropProgram:
         self._step_optimizer = make_step(self.net.optimizer_)
 
     @property
-    def regularizers(self):
-        return self.net._session.regularizers
-
-    @property
-    def step_sizes(self) -> StepSizes:
-        return StepSizes(self.net.optimizer_, self.net._session.weights)
-
-    @property
     def slopes(self) -> FlatTensors:
         return self.gradients
-
-    def keep_average(self, averaged) -> None:
-        self.net._session.averaged = averaged
 
     def step_optimizer(self) -> None:
         """Take the optimizer's step."""

@@ -375,6 +375,7 @@ class RegularizedNet(
         except StopTraining:  # when all callbacks have begun
             stops = True
         self._session.begins = False
+        self._session.epochs_before = len(self.history)
         self._learn_input_range(X)
         self._make_regularizers()
         self._session.overrides = overrides(self)
@@ -388,6 +389,7 @@ class RegularizedNet(
         except StopTraining:
             pass
         finally:
+            self._session.reset_options()
             if self._session.seen is not None:
                 self._extend_input_range(self._session.seen.value())
             self._end_training(own)

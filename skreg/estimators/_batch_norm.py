@@ -1,13 +1,19 @@
-"""Batches of one sample, on which batch normalisation cannot be trained."""
+"""Batch normalisation: batches of one sample, and statistics of averaged weights."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
-__all__ = ["MergingBatchSampler", "has_batch_norm", "needs_several_samples"]
+__all__ = [
+    "MergingBatchSampler",
+    "has_batch_norm",
+    "needs_several_samples",
+    "renew_statistics",
+    "running_statistics",
+]
 
 
 def has_batch_norm(module: torch.nn.Module) -> bool:
@@ -38,6 +44,45 @@ def needs_several_samples(module: torch.nn.Module, forward: Callable) -> bool:
     except _OneValueError:
         return True
     return False
+
+
+def running_statistics(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the buffers of layers that keep statistics of batches, by name."""
+    return {
+        name: buffer
+        for layer_name, layer in module.named_modules()
+        if getattr(layer, "running_mean", None) is not None
+        for name, buffer in layer.named_buffers(prefix=layer_name, recurse=False)
+    }
+
+
+@torch.no_grad()
+def renew_statistics(module: torch.nn.Module, inputs: Iterable, forward) -> None:
+    """Compute the statistics of batch normalisation for the weights that there are.
+
+    Each is the mean over the batches, as in ``torch.optim.swa_utils.update_bn``;
+    dropout is off.
+
+    Parameters
+    ----------
+    module : nn.Module
+    inputs : iterable
+        Those of the batches.
+    forward : callable
+        Calls the module.
+    """
+    layers = [m for m in module.modules() if hasattr(m, "reset_running_stats")]
+    modes = [(layer, layer.training, layer.momentum) for layer in layers]
+    try:
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.train()
+            layer.momentum = None
+        for X in inputs:
+            forward(X)
+    finally:
+        for layer, training, momentum in modes:
+            layer.training, layer.momentum = training, momentum
 
 
 class _OneValueError(Exception):

@@ -165,6 +165,11 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
         return labels
 
     @property
+    def target_kind(self):
+        """What y holds: "classes", or "labels", each a column of a 0/1 matrix."""
+        return "labels" if getattr(self, "_multilabel", False) else "classes"
+
+    @property
     def n_outputs_(self):
         return len(self.classes_inferred_)
 

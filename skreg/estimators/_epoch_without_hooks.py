@@ -6,17 +6,15 @@ every callback of every batch, and fetching the loss of every batch from the dev
 here all losses of an epoch are fetched at once.
 """
 
-from collections.abc import Iterator, Mapping
 from math import inf
 
 import torch
 
-from skreg._utils.flat import NamedTensors
 from skreg._utils.threads import threads_for
 from skreg.callbacks import AccuracyTracker
+from skreg.estimators._programs import AutogradProgram
 from skreg.training.batches import InMemoryBatches
 from skreg.training.step import take_step
-from skreg.training.step_sizes import StepSizes
 
 
 def draws_nothing_else(net, batches, fit_params: dict) -> bool:
@@ -62,89 +60,6 @@ def train_epoch(net, batches, fit_params) -> None:
         penalties.append(penalty)
         sizes.append(len(batch[1]))
     _record(net.history, "train", losses, sizes, train_penalty=penalties)
-
-
-def step_sizes_of(net) -> StepSizes:
-    """Return the step sizes of the optimizer of a net, by the names of its weights."""
-    return StepSizes(net.optimizer_, net._session.weights)
-
-
-class Slopes(Mapping):
-    """The gradients that autograd has written for some parameters, by their names.
-
-    Parameters
-    ----------
-    weights : mapping of str to nn.Parameter
-    """
-
-    def __init__(self, weights: Mapping[str, torch.nn.Parameter]):
-        self.weights = weights
-
-    def __len__(self) -> int:
-        return len(self.weights)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.weights)
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        weight = self.weights[name]
-        if weight.grad is None:
-            weight.grad = torch.zeros_like(weight)
-        return weight.grad
-
-
-class AutogradProgram:
-    """One net, whose gradients autograd computes: by methods that may be overridden.
-
-    Parameters
-    ----------
-    net : RegularizedNet
-        In a session.
-    fit_params : dict
-    """
-
-    def __init__(self, net, fit_params: dict):
-        self.net, self.fit_params = net, fit_params
-
-    @property
-    def regularizers(self):
-        return self.net._session.regularizers
-
-    @property
-    def weights(self):
-        weights = self.net._session.weights
-        return NamedTensors({name: w.detach() for name, w in weights.items()})
-
-    @property
-    def slopes(self):
-        return Slopes(self.net._session.weights)
-
-    @property
-    def step_sizes(self):
-        return step_sizes_of(self.net)
-
-    def keep_average(self, averaged) -> None:
-        self.net._session.averaged = averaged
-
-    @torch.enable_grad()
-    def evaluate(self, batch):
-        """Write the gradients of a batch; return objective and penalty."""
-        net, (X, y) = self.net, batch
-        net.optimizer_.zero_grad()
-        y_pred = net.infer(X, **self.fit_params)
-        loss = net.get_loss(y_pred, y, X=X, training=True)
-        if net._scaler is None:
-            loss.backward()
-        else:
-            net._scaler.backward(loss, [net.optimizer_])
-        return loss.detach(), net._session.penalty
-
-    def step_optimizer(self) -> None:
-        """Take the optimizer's step."""
-        if self.net._scaler is None:
-            self.net.optimizer_.step()
-        else:
-            self.net._scaler.step([self.net.optimizer_])
 
 
 def validate_epoch(net, batches, fit_params: dict) -> None:

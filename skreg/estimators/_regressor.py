@@ -126,6 +126,8 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
     def _check_partial_fit(self):
         """Do nothing: regressions have no classes."""
 
+    target_kind = "numbers"  # what y holds
+
     @property
     def n_outputs_(self):
         return len(self.target_mean_)

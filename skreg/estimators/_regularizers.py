@@ -2,17 +2,18 @@
 
 import inspect
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from sklearn.base import clone
 
 from skreg._utils.arrays import to_numpy
-from skreg.regularizers import REGULARIZERS, Regularizer
+from skreg.regularizers import REGULARIZERS, Regularizer, TrainingData
 from skreg.training.regularizing import Active
 
 __all__ = [
+    "OPTIONS",
     "PARAMETERS",
     "PREFIXES",
     "are_regularizers",
@@ -22,14 +23,19 @@ __all__ = [
     "own_members",
     "params_of",
     "problem_of_names",
+    "problems_of_options",
     "same",
     "strengths",
     "with_parameters",
 ]
 
-METHODS = "batch", "perturb", "add_gradients", "gradients", "project", "average"
+METHODS = (
+    *("batch", "weighted_batch", "perturb", "add_gradients", "gradients"),
+    *("project", "average", "schedule", "criterion"),
+)
 # What has options of its own, such as ``augment__*``.
-PREFIXES = tuple(prefix for kind in REGULARIZERS for prefix in kind.prefixes)
+OPTIONS = {prefix: of for kind in REGULARIZERS for prefix, of in kind.options.items()}
+PREFIXES = tuple(OPTIONS)
 # The parameters that regularisers of this package add to the estimators.
 PARAMETERS = {
     name: parameter
@@ -93,9 +99,13 @@ def make_regularizers(net, module, own: list[Regularizer] | None = None) -> Acti
     members = [_of_parameters(kind, net) for kind in REGULARIZERS]
     members += _own_regularizers(net) if own is None else own
     active = Active(members)
+    data = TrainingData(
+        net.target_kind,
+        getattr(net, "n_outputs_", None),
+        getattr(net, "input_range_", None),
+    )
     for member in members:
-        if member.looks_at_input_range and hasattr(net, "input_range_"):
-            member.input_range_ = net.input_range_
+        member.data_ = data
     active.begin(module)
     return active
 
@@ -108,10 +118,24 @@ def looks_at_input_range(net) -> bool:
     return Active([*members, *own]).looks_at_input_range
 
 
+def problems_of_options(net) -> Iterator[str]:
+    """Yield what is wrong with options such as ``average__decay``."""
+    for prefix, known in OPTIONS.items():
+        given = {} if known is None else net._get_params_for(prefix)
+        for name, value in sorted(given.items()):
+            full = f"{prefix}__{name}={value!r}"
+            if name not in known:
+                choices = ", ".join(f"{prefix}__{n}" for n in known)
+                yield f"{full} is no option of {prefix}, which has {choices}."
+            elif not known[name].rule.accepts(value):
+                rule = known[name].rule
+                yield f"{full} must be {rule.allowed}; {rule.remedy}."
+
+
 def _of_parameters(kind: type[Regularizer], net) -> Regularizer:
     return kind.of(
         {name: getattr(net, name) for name in kind.parameters},
-        {prefix: net._get_params_for(prefix) for prefix in kind.prefixes},
+        {prefix: net._get_params_for(prefix) for prefix in kind.options},
     )
 
 

@@ -5,8 +5,10 @@ import warnings
 from contextlib import contextmanager
 from copy import copy
 from dis import opname
+from functools import partial
 
 import torch
+from skorch.dataset import unpack_data
 
 from skreg._utils.flat import NamedTensors
 from skreg._utils.randomness import epoch_seed, make_generator, seeded
@@ -14,14 +16,14 @@ from skreg._utils.torch_state import plain_torch
 from skreg.attacks import evaluation_mode
 from skreg.callbacks import EarlyStopping, StopTraining
 from skreg.estimators._backprop_program import make_backprop_program
+from skreg.estimators._batch_norm import renew_statistics, running_statistics
 from skreg.estimators._epoch_without_hooks import (
-    Slopes,
     draws_nothing_else,
     run_epoch_without_hooks,
-    step_sizes_of,
 )
 from skreg.estimators._outputs import first_output, n_rows
 from skreg.estimators._overrides import known_to, overrides
+from skreg.estimators._programs import Slopes
 from skreg.estimators._regularizers import (
     PARAMETERS,
     PREFIXES,
@@ -45,6 +47,7 @@ from skreg.penalties import trainable_parameters
 from skreg.training.batches import Batch
 from skreg.training.output_checks import doubt, last_operation
 from skreg.training.regularizing import Active, penalized
+from skreg.training.step_sizes import StepSizes
 
 # Parameters that may be set while training goes on: the next epoch follows them.
 IN_TRAINING = {
@@ -134,10 +137,27 @@ class TrainingSteps:
         if session and training:
             session.hide_averages()
             self._look_again()
+            session.begin_epoch(iterator)
             step_fn = self._with_training_batches(step_fn)
         self._run_batches(iterator, training, prefix, step_fn, fit_params)
         if session and training:
-            session.show_averages()
+            self._show_averages(iterator)
+
+    def _show_averages(self, batches) -> None:
+        """Put averaged weights into the module, with statistics of their own."""
+        session = self._session
+        if session.averaged is None:
+            return
+        statistics = running_statistics(self.module_)
+        session.show_averages(statistics)
+        if not statistics:
+            return
+        self._set_training(False)
+        with seeded(self.seed_, self.device_):
+            batches = self.get_iterator(batches.dataset, training=True)
+            forward = partial(self.infer, **session.fit_params)
+            inputs = (unpack_data(batch)[0] for batch in batches)
+            renew_statistics(self.module_, inputs, forward)
 
     def _run_batches(self, iterator, training, prefix, step_fn, fit_params) -> None:
         """Run an epoch's batches on the path of the net, with its random numbers."""
@@ -206,6 +226,8 @@ class TrainingSteps:
         """
 
         def step(batch, **fit_params):
+            if self._session.regularizers.schedules:
+                self._session.set_options()
             step = train_step(self._training_batch(batch), **fit_params)
             self._project()
             self.history.record_batch("train_penalty", float(self._session.penalty))
@@ -236,10 +258,11 @@ class TrainingSteps:
         regularizers, weights = self._regularizers_at_work()
         if not (regularizers.projects or regularizers.averages):
             return
+        sizes = StepSizes(self.optimizer_, weights)
         weights = NamedTensors({name: w.detach() for name, w in weights.items()})
         with torch.no_grad():
             if regularizers.projects:
-                regularizers.project(weights, step_sizes_of(self))
+                regularizers.project(weights, sizes)
             if regularizers.averages:
                 self._session.averaged = regularizers.average(weights)
 
@@ -302,7 +325,7 @@ class TrainingSteps:
         X, y = batch
         X = self._to_device(X)
         y = y.to(self.device_) if isinstance(y, torch.Tensor) else y
-        X, y = regularizers.batch(X, y)
+        X, y, session.weight = regularizers.batch(X, y, session.weight)
         if regularizers.perturbs:
             losses = loss_of_inputs(self, y, session.fit_params)
             with evaluation_mode(self.module_):
@@ -331,10 +354,12 @@ class TrainingSteps:
         session = self._session
         if not training:
             weight = session.valid_weight if session else None
-            return self._data_loss(outputs, y_true, weight)
+            return self._data_loss(self.criterion_, outputs, y_true, weight)
         if session and session.looks:
             session.look_at_outputs(outputs, last_operation(outputs))
-        loss = self._data_loss(outputs, y_true, session.weight if session else None)
+        criterion = session.criterion if session else self.criterion_
+        weight = session.weight if session else None
+        loss = self._data_loss(criterion, outputs, y_true, weight)
         if session and not loss.requires_grad:
             raise ValueError(
                 f"The loss of a batch does not depend on the parameters of module="
@@ -413,11 +438,11 @@ class TrainingSteps:
         self._checked_outputs(y_pred, n_rows(batch[1]))
         return y_pred
 
-    def _data_loss(self, outputs, y_true, weight):
+    def _data_loss(self, criterion, outputs, y_true, weight):
         if weight is None:
-            return self.criterion_(outputs, y_true)
+            return criterion(outputs, y_true)
         # A compiled criterion hands on what is set to the original.
-        criterion = getattr(self.criterion_, "_orig_mod", self.criterion_)
+        criterion = getattr(criterion, "_orig_mod", criterion)
         if getattr(criterion, "reduction", None) != "mean":
             raise ValueError(
                 f"criterion={type(criterion).__name__} has no reduction='mean', so "

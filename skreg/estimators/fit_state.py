@@ -64,10 +64,15 @@ class FitState:
     seen: SeenRange | None = None  # where X is a Dataset
     path: TrainingPath | None = None
     against_stack: str = ALONE
+    options_at_first: list[dict] | None = (
+        None  # of the optimizer, if they are scheduled
+    )
+    epochs_before: int = 0  # in the history, when training began
     layers: list | None = None  # of a fully connected net, when the path was chosen
     program: BackpropProgram | None = None
     averaged: Mapping[str, Tensor] | None = None  # to evaluate after this epoch
     kept: dict[str, Tensor] | None = None  # weights to go on from, meanwhile
+    kept_buffers: Mapping[str, Tensor] = field(default_factory=dict)
     mean_weight: float = 1.0
     mean_valid_weight: float | None = None
     # What is true of this moment:
@@ -81,6 +86,50 @@ class FitState:
     weight: Tensor | None = None
     valid_weight: Tensor | None = None
     penalty: Tensor | float = 0.0
+    _criterion: tuple = (None, None, None)
+
+    @property
+    def criterion(self) -> torch.nn.Module:
+        """The criterion of training; what is validated has that of the net."""
+        plain = self.net.criterion_
+        if not self.regularizers.changes_criterion:
+            return plain
+        made_from, of = plain, self.regularizers
+        if self._criterion[:2] != (made_from, of):
+            self._criterion = made_from, of, of.criterion(plain)
+        return self._criterion[2]
+
+    def begin_epoch(self, batches) -> None:
+        """Tell the regularisers of an epoch."""
+        if not self.regularizers.counts_epochs:
+            return
+        try:
+            n_batches = len(batches)
+        except TypeError as error:
+            raise ValueError(
+                "A schedule or an average over epochs needs to know how many batches "
+                "an epoch has, but the iterator has no length; give the Dataset a "
+                "__len__, or turn lr_schedule and average off."
+            ) from error
+        epoch = len(self.net.history) - 1 - self.epochs_before
+        self.regularizers.begin_epoch(epoch, self.net.max_epochs, n_batches)
+
+    def set_options(self) -> None:
+        """Set the options of the optimizer for the next step, if they are scheduled."""
+        groups = self.net.optimizer_.param_groups
+        if self.options_at_first is None:
+            self.options_at_first = _without_weights(groups)
+        self.regularizers.set_options(groups, self.options_at_first)
+
+    def reset_options(self) -> None:
+        """Give the optimizer the options back that it had before it was scheduled."""
+        if self.options_at_first is None:
+            return
+        for group, options in zip(
+            self.net.optimizer_.param_groups, self.options_at_first, strict=True
+        ):
+            group.update(options)
+        self.options_at_first = None
 
     @property
     def integers_as(self) -> str | None:
@@ -101,12 +150,18 @@ class FitState:
             self.looks = False
             self.net._warn_of_outputs(outputs, operation)
 
-    def show_averages(self) -> None:
-        """Put averaged weights into the module, if there are some."""
-        if self.averaged is None:
-            return
+    def show_averages(self, buffers: Mapping[str, Tensor]) -> None:
+        """Put averaged weights into the module; keep those to go on from.
+
+        Parameters
+        ----------
+        buffers : mapping of str to Tensor
+            Of the module, to be as they are now when training goes on.
+        """
         _check_averages(self.averaged, self.weights)
-        self.kept = {name: w.detach().clone() for name, w in self.weights.items()}
+        kept = {**self.weights, **buffers}
+        self.kept = {name: w.detach().clone() for name, w in kept.items()}
+        self.kept_buffers = buffers
         with torch.no_grad():
             for name, w in self.weights.items():
                 w.copy_(self.averaged[name])
@@ -116,9 +171,13 @@ class FitState:
         if self.kept is None:
             return
         with torch.no_grad():
-            for name, w in self.weights.items():
+            for name, w in {**self.weights, **self.kept_buffers}.items():
                 w.copy_(self.kept[name])
         self.kept = self.averaged = None
+
+
+def _without_weights(groups) -> list[dict]:
+    return [{k: v for k, v in group.items() if k != "params"} for group in groups]
 
 
 def _check_averages(averaged, weights) -> None:

@@ -7,7 +7,7 @@ from numbers import Integral
 
 import numpy as np
 import torch
-from skorch.callbacks import EpochTimer
+from skorch.callbacks import EpochTimer, LRScheduler
 from skorch.dataset import Dataset, ValidSplit
 from torch import nn
 from torch.utils.data import DataLoader
@@ -20,6 +20,7 @@ from skreg.estimators._regularizers import (
     are_regularizers,
     named,
     problem_of_names,
+    problems_of_options,
 )
 from skreg.estimators.schedules import unknown_schedules
 from skreg.modules import MLP
@@ -252,9 +253,11 @@ def check_parameters(net, rules: dict[str, Rule] = RULES) -> None:
     if not broken:
         problems += net._contradictions()
         problems += _contradictory_sizes(net)
+        problems += _contradictory_steps(net)
     if "callbacks" not in broken:
         problems += _unknown_callbacks(net)
         problems += unknown_schedules(net)
+    problems += problems_of_options(net)
     if "regularizers" not in broken:
         problems += _unknown_regularizers(net)
     if problems:
@@ -341,6 +344,23 @@ def _unknown_regularizers(net) -> Iterator[str]:
             if member in own:
                 choices = ", ".join(f"regularizers__{member}__{n}" for n in known)
             yield f"regularizers__{name}={value!r} names nothing; there are {choices}."
+
+
+def _contradictory_steps(net) -> Iterator[str]:
+    """Yield what is wrong if two parameters want to have a step in their own way."""
+    callbacks = net.callbacks if isinstance(net.callbacks, list | tuple) else ()
+    callbacks = [cb[1] if isinstance(cb, tuple) else cb for cb in callbacks]
+    schedules = [cb for cb in callbacks if isinstance(cb, LRScheduler)]
+    if net.lr_schedule is not None and schedules:
+        yield (
+            f"lr_schedule={net.lr_schedule!r} and the LRScheduler in callbacks both "
+            "set the learning rate; keep only one of them."
+        )
+    if net.sam_rho and net.amp == "float16":
+        yield (
+            f"sam_rho={net.sam_rho!r} takes two gradients for a step, which "
+            "amp='float16' cannot scale; use amp='bfloat16' or None, or sam_rho=0."
+        )
 
 
 def _contradictory_sizes(net) -> Iterator[str]:

@@ -251,9 +251,17 @@ _REASONS = {
 }
 
 
-def loss_with_gradient_of(*nets):
-    """Return the loss of a net, or of a stack, from `loss_with_gradient`, or None."""
-    criteria = [net.criterion_ for net in nets]
+def loss_with_gradient_of(*nets, training: bool = True):
+    """Return the loss of a net, or of a stack, from `loss_with_gradient`, or None.
+
+    Parameters
+    ----------
+    *nets : RegularizedNet
+        In sessions.
+    training : bool, default=True
+        With the criteria that regularisers make for training, or the plain ones.
+    """
+    criteria = [net._session.criterion if training else net.criterion_ for net in nets]
     of_numbers = nets[0]._target_checks["y_numeric"]
     return loss_with_gradient(criteria if len(nets) > 1 else criteria[0], of_numbers)
 

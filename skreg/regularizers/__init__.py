@@ -2,17 +2,29 @@
 
 from skreg.regularizers._adversarial import AdversarialTraining, AdversarialTypes
 from skreg.regularizers._augmentation import Augmentation, AugmentationTypes
-from skreg.regularizers._base import Parameter, Regularizer
+from skreg.regularizers._average import Average, AverageTypes
+from skreg.regularizers._base import Parameter, Regularizer, TrainingData
+from skreg.regularizers._clipping import GradientClipping, GradientClippingTypes
 from skreg.regularizers._elastic_net import ElasticNet, ElasticNetTypes
+from skreg.regularizers._lr_schedule import (
+    LearningRateSchedule,
+    LearningRateScheduleTypes,
+)
 from skreg.regularizers._max_norm import MaxNorm, MaxNormTypes
+from skreg.regularizers._sharpness_aware import SharpnessAware, SharpnessAwareTypes
 
 __all__ = [
     "AdversarialTraining",
     "Augmentation",
+    "Average",
     "ElasticNet",
+    "GradientClipping",
+    "LearningRateSchedule",
     "MaxNorm",
     "Parameter",
     "Regularizer",
+    "SharpnessAware",
+    "TrainingData",
 ]
 
 # Those that the estimators have parameters for, in the order in which they act.
@@ -21,10 +33,21 @@ REGULARIZERS: tuple[type[Regularizer], ...] = (
     MaxNorm,
     Augmentation,
     AdversarialTraining,
+    GradientClipping,
+    SharpnessAware,
+    Average,
+    LearningRateSchedule,
 )
 
 
 class RegularizerTypes(
-    ElasticNetTypes, MaxNormTypes, AugmentationTypes, AdversarialTypes
+    ElasticNetTypes,
+    MaxNormTypes,
+    AugmentationTypes,
+    AdversarialTypes,
+    GradientClippingTypes,
+    SharpnessAwareTypes,
+    AverageTypes,
+    LearningRateScheduleTypes,
 ):
     """Types of their parameters, for editors and type checkers."""

@@ -121,7 +121,7 @@ class AdversarialTraining(Regularizer):
 
     def _attack(self, X: Tensor, losses: Callable) -> Tensor:
         eps, norm = self.adversarial_eps, self.adversarial_norm
-        bounds = getattr(self, "input_range_", (-inf, inf))
+        bounds = self.data_.input_range or (-inf, inf)
         if self.adversarial_steps == 1:
             return fgsm(losses, X, eps, norm=norm, bounds=bounds)
         return pgd(

@@ -43,7 +43,7 @@ class Augmentation(Regularizer):
             "``augment__*``.",
         )
     }
-    prefixes = ("augment",)
+    options = {"augment": None}  # arguments of the class
 
     def __init__(self, augment=None):
         self.augment = augment

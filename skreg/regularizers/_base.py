@@ -1,6 +1,6 @@
 """Regularizer: the protocol of one way to regularise a net."""
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -12,7 +12,7 @@ from skreg._utils.rules import Rule
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
 
-__all__ = ["Parameter", "Regularizer"]
+__all__ = ["Parameter", "Regularizer", "TrainingData"]
 
 
 class Parameter(NamedTuple):
@@ -36,6 +36,24 @@ class Parameter(NamedTuple):
     doc: str
 
 
+class TrainingData(NamedTuple):
+    """What a regulariser may know of the data of a fit.
+
+    Attributes
+    ----------
+    targets : {"classes", "labels", "numbers"}
+        Class indices, a 0/1 matrix, or numbers.
+    n_outputs : int
+        Number of classes, labels or targets.
+    input_range : (low, high) or None
+        Smallest and largest input; None if they are not known.
+    """
+
+    targets: str
+    n_outputs: int
+    input_range: tuple[float, float] | None
+
+
 class Regularizer(BaseEstimator):
     """Base class of all ways to regularise a net; override only what you need.
 
@@ -46,13 +64,21 @@ class Regularizer(BaseEstimator):
     In what follows, `weights` maps the names of the trainable parameters of the module
     to tensors, which require no gradient. In a stack of B nets (see ``stack``), each
     tensor has an axis of nets in front.
+
+    Attributes
+    ----------
+    data_ : TrainingData
+        What is known of the data, from ``begin`` on.
     """
 
     # Of the estimators, by name: only those that come with this package.
     parameters: ClassVar[Mapping[str, Parameter]] = MappingProxyType({})
-    # Of their options, such as ``augment__*``.
-    prefixes: ClassVar[tuple[str, ...]] = ()
-    # Whether `perturb` wants to know the range of the training data.
+    # Their options, by prefix and name, such as ``average__decay``; None are those of
+    # whatever the parameter holds.
+    options: ClassVar[Mapping[str, Mapping[str, Parameter] | None]] = MappingProxyType(
+        {}
+    )
+    # Whether it must know the range of the inputs, for which a Dataset is read once.
     looks_at_input_range: ClassVar[bool] = False
 
     @classmethod
@@ -64,9 +90,10 @@ class Regularizer(BaseEstimator):
         parameters : mapping of str to object
             Values of those that ``parameters`` names.
         options : mapping of str to dict
-            What is set with each of the ``prefixes``.
+            What is set of ``options``, by prefix.
         """
-        return cls(**parameters)
+        given = {n: value for of in options.values() for n, value in of.items()}
+        return cls(**parameters, **given)
 
     @property
     def is_neutral(self) -> bool:
@@ -85,6 +112,54 @@ class Regularizer(BaseEstimator):
             One net. In a stack, it is called for each member, before ``stack``, but
             for members that are neutral.
         """
+
+    def begin_epoch(self, epoch: int, n_epochs: int, n_batches: int) -> None:
+        """Take note of an epoch that begins.
+
+        Parameters
+        ----------
+        epoch : int
+            Counted from 0 in this fit.
+        n_epochs : int
+            The parameter `max_epochs`.
+        n_batches : int
+            Steps of this epoch.
+        """
+
+    def schedule(
+        self, options: dict[str, Any], step: int, n_steps: int
+    ) -> dict[str, Any]:
+        """Return options of the optimizer for the next step, such as its ``lr``.
+
+        Parameters
+        ----------
+        options : dict
+            Those of a group of parameters, as they were before the first step.
+        step : int
+            Number of steps that have been taken in this fit.
+        n_steps : int
+            Number of steps in `max_epochs` epochs.
+
+        Returns
+        -------
+        dict
+            Those that are others now. In a stack, its nets are scheduled alike.
+        """
+        return {}
+
+    def criterion(self, criterion: nn.Module) -> nn.Module:
+        """Return the criterion to train with; what is validated keeps the plain one.
+
+        Parameters
+        ----------
+        criterion : nn.Module
+            Not to be changed: return a copy.
+
+        Returns
+        -------
+        nn.Module
+        """
+        return criterion
 
     def batch(self, X: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return what to train on instead of a batch.
@@ -106,6 +181,23 @@ class Regularizer(BaseEstimator):
         X, y : Tensor
         """
         return X, y
+
+    def weighted_batch(
+        self, X: Tensor, y: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As ``batch``, for whoever mixes samples, which may have weights.
+
+        Parameters
+        ----------
+        X, y : as in ``batch``
+        weight : Tensor of shape (n_samples,), or None
+            What the losses of the samples are multiplied with before their mean.
+
+        Returns
+        -------
+        X, y, weight : Tensor
+        """
+        return *self.batch(X, y), weight
 
     @property
     def writes_into_batches(self) -> bool:
@@ -242,6 +334,21 @@ class Regularizer(BaseEstimator):
     def reason_against_stack(self) -> str | None:
         """Return why nets with it must train one by one, if they must."""
         return None
+
+    def unstack(self, members: "Sequence[Self]") -> None:
+        """Give a state that was reached in a stack back to the nets' own regularisers.
+
+        Parameters
+        ----------
+        members : sequence of Regularizer
+            Those that ``stack`` was given, in their order.
+        """
+
+    @property
+    def stack_key(self) -> Hashable:
+        """What nets of a stack must have in common."""
+        # Who evaluates a batch twice draws dropout twice.
+        return self.acts_in("gradients") and self.is_neutral
 
     def acts_in(self, method: str) -> bool:
         """Return whether it does something of its own in a method of this class."""

@@ -29,38 +29,72 @@ class Active:
     ----------
     penalties : list of Regularizer
         Those that add gradients.
-    changes_batches, perturbs, computes_gradients, projects, averages : bool
+    changes_batches, perturbs, computes_gradients, projects, averages, schedules : bool
         Whether any of them acts in the method of this name.
     """
 
     def __init__(self, members: Sequence[Regularizer] = ()):
         self.members = list(members)
         self._at_work = [member for member in members if not member.is_neutral]
-        self._batch = self._with("batch")
+        self._batch = self._with("batch", "weighted_batch")
         self._perturb = self._with("perturb")
         self.penalties = self._with("add_gradients")
         self._gradients = self._with("gradients")
         self._project = self._with("project")
         self._average = self._with("average")
+        self._schedule = self._with("schedule")
+        self._criterion = self._with("criterion")
+        self._epochs = self._with("begin_epoch")
         self.changes_batches = bool(self._batch)
         self.perturbs = bool(self._perturb)
         self.computes_gradients = bool(self._gradients)
         self.projects = bool(self._project)
         self.averages = bool(self._average)
+        self.schedules = bool(self._schedule)
+        self.changes_criterion = bool(self._criterion)
+        self._n_taken, self._n_steps = 0, 1
 
-    def _with(self, method: str) -> list[Regularizer]:
-        return [member for member in self._at_work if member.acts_in(method)]
+    def _with(self, *methods: str) -> list[Regularizer]:
+        return [m for m in self._at_work if any(map(m.acts_in, methods))]
 
     def begin(self, module: nn.Module) -> None:
         """As ``Regularizer.begin``, of all that are not neutral."""
         for member in self._at_work:
             member.begin(module)
 
-    def batch(self, X, y):
-        """As ``Regularizer.batch``, of all."""
+    def begin_epoch(self, epoch: int, n_epochs: int, n_batches: int) -> None:
+        """As ``Regularizer.begin_epoch``, of all."""
+        self._n_taken, self._n_steps = epoch * n_batches, n_epochs * n_batches
+        for member in self._epochs:
+            member.begin_epoch(epoch, n_epochs, n_batches)
+
+    def set_options(self, groups: Sequence[dict], at_first: Sequence[dict]) -> None:
+        """Set the options of an optimizer for the next step, as ``schedule`` says.
+
+        Parameters
+        ----------
+        groups : sequence of dict
+            Those of the parameters, changed in place.
+        at_first : sequence of dict
+            Their options before the first step.
+        """
+        step, n_steps = self._n_taken, max(self._n_steps, self._n_taken + 1)
+        self._n_taken += 1
+        for group, options in zip(groups, at_first, strict=True):
+            for member in self._schedule:
+                group.update(member.schedule(options, step, n_steps))
+
+    def criterion(self, criterion: nn.Module) -> nn.Module:
+        """As ``Regularizer.criterion``, of all."""
+        for member in self._criterion:
+            criterion = member.criterion(criterion)
+        return criterion
+
+    def batch(self, X, y, weight=None):
+        """As ``Regularizer.weighted_batch``, of all."""
         for member in self._batch:
-            X, y = member.batch(X, y)
-        return X, y
+            X, y, weight = member.weighted_batch(X, y, weight)
+        return X, y, weight
 
     @property
     def writes_into_batches(self) -> bool:
@@ -127,10 +161,20 @@ class Active:
         found = [member.average(weights) for member in self._average]
         return next((averaged for averaged in found if averaged is not None), None)
 
+    def unstack(self, of_nets: Sequence["Active"]) -> None:
+        """Give states back to the regularisers of the nets that `stack` was given."""
+        for place, member in self._places.items():
+            member.unstack([active.members[place] for active in of_nets])
+
     @property
-    def kinds(self) -> tuple[type, ...]:
-        """The classes, which the nets of a stack have in common."""
-        return tuple(map(type, self.members))
+    def counts_epochs(self) -> bool:
+        """Whether any follows the epochs, and so must know `max_epochs`."""
+        return bool(self._epochs or self._schedule)
+
+    @property
+    def stack_key(self) -> tuple:
+        """What the nets of a stack have in common."""
+        return tuple((type(m), m.stack_key) for m in self.members)
 
     def reason_against_stack(self) -> str | None:
         """Return which of them is known not to act on several nets as one, if any."""
@@ -171,20 +215,23 @@ class Active:
         ------
         NotStackable
         """
-        stacked = []
-        for members in zip(*(active.members for active in of_nets), strict=True):
+        stacked = {}
+        all_members = zip(*(active.members for active in of_nets), strict=True)
+        for place, members in enumerate(all_members):
             if not any(map(_acts_on_weights, members)):
                 continue
             kind = type(members[0])
             if _is_ours(members[0]):
-                stacked.append(kind.stack(members))
+                stacked[place] = kind.stack(members)
                 continue
             one = kind.stack(deepcopy(members))
             if one is None:
                 raise NotStackable(f"regularizer {kind.__name__}")
             _compare(one, members, weights)
-            stacked.append(one)
-        return cls(stacked)
+            stacked[place] = one
+        active = cls(list(stacked.values()))
+        active._places = stacked
+        return active
 
 
 def _is_ours(member: Regularizer) -> bool:
@@ -195,7 +242,7 @@ def _acts_on_weights(member: Regularizer) -> bool:
     return not member.is_neutral and any(map(member.acts_in, ON_WEIGHTS))
 
 
-ON_WEIGHTS = "add_gradients", "gradients", "project"
+ON_WEIGHTS = "add_gradients", "gradients", "project", "average", "schedule"
 
 
 def _reason_against_stack(member: Regularizer) -> str | None:
@@ -204,7 +251,9 @@ def _reason_against_stack(member: Regularizer) -> str | None:
     if member.acts_in("batch") and member.acts_in("begin"):
         return "changes batches and may look at the module"
     if member.acts_in("average"):
-        return "averages weights, which stacks do not"
+        return "averages weights"
+    if member.acts_in("schedule") or member.acts_in("criterion"):
+        return "schedules the optimizer, or changes the criterion"
     try:
         pickle.dumps(member)
     except Exception as error:  # whatever a class of the user's may raise

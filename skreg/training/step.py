@@ -44,6 +44,10 @@ class Program(Protocol):
         """How far the last step has gone along the gradients."""
         ...
 
+    def set_options(self) -> None:
+        """Set the options of the optimizer as regularisers schedule them."""
+        ...
+
     def step_optimizer(self) -> None:
         """Take the optimizer's step along the gradients."""
         ...
@@ -69,6 +73,8 @@ def take_step(program: Program, batch: Any) -> tuple[Tensor, Tensor | float]:
     """
     regularizers = program.regularizers
     with torch.no_grad():
+        if regularizers.schedules:
+            program.set_options()
         if regularizers.computes_gradients:
             evaluate = partial(program.evaluate, batch)
             found = regularizers.gradients(evaluate, program.weights, program.slopes)

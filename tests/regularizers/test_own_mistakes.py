@@ -312,7 +312,7 @@ class Misspelled(Regularizer):
         ([("Decay", Decay()), Decay()], "names must be unique"),
         ([("a__b", Decay())], "the name 'a__b' must not be empty or hold '__'"),
         ([("", Decay())], "the name '' must not be empty"),
-        ([Misspelled()], "Misspelled overrides none of batch, perturb, add_gradients"),
+        ([Misspelled()], "Misspelled overrides none of batch, weighted_batch, perturb"),
     ],
 )
 def test_names_and_methods_that_will_not_do(own, message):

@@ -153,13 +153,18 @@ class _Snapshot:
         self.candidate = candidate
         net = candidate.net
         self.tensors = {name: t.clone() for name, t in candidate.tensors.items()}
+        regularizers = candidate.fit.regularizers  # some keep a state
+        self.regularizers = deepcopy(regularizers) if regularizers.averages else None
         state, self.options = net.optimizer_.state, candidate.options()
         self.optimizer = deepcopy(net.optimizer_.state_dict()) if state else None
         self.n_epochs = len(net.history)
         self.callbacks = [_CallbackState(callback) for _, callback in net.callbacks_]
 
     def restore(self) -> None:
-        net = self.candidate.net
+        net, fit = self.candidate.net, self.candidate.fit
+        fit.kept = fit.averaged = None
+        if self.regularizers is not None:
+            fit.regularizers = self.regularizers
         for name, tensor in self.candidate.tensors.items():
             tensor.data.copy_(self.tensors[name])
         net.optimizer_.state.clear()

@@ -61,13 +61,14 @@ class StackEpochs:
         ]
 
     def _train(self, numbers) -> None:
-        self.stack.streams.begin_epoch()
+        self.stack.begin_epoch()
         objectives, penalties = [], []
         for _ in range(len(self.stack.candidates[0].batches)):
             objective, penalty, sizes = self.stack.step()
             objectives.append(objective)
             penalties.append(torch.zeros_like(objective) + penalty)
             numbers.train_sizes.append(sizes)
+        self.stack.end_epoch()
         numbers.train_losses = torch.stack(objectives).cpu().double().numpy()
         numbers.penalties = torch.stack(penalties).cpu().double().numpy()
 
@@ -80,7 +81,7 @@ class StackEpochs:
         for samples in self.validation:
             outputs = self.stack.outputs(samples)
             losses.append(
-                self.stack.loss_with_gradient(outputs, samples.y, samples.scale)[0]
+                self.stack.validation_loss(outputs, samples.y, samples.scale)[0]
             )
             hits = hits + _hits(outputs, samples) if classifies else 0
             numbers.valid_sizes.append(samples.sizes)

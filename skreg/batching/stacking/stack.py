@@ -57,14 +57,19 @@ class Stack:
         of_nets = [candidate.regularizers for candidate in self.candidates]
         self.regularizers = Active.stack(of_nets, self.weights)
         self.streams = Streams(self.candidates, pool)
-        self.loss_with_gradient = loss_with_gradient_of(
-            *(candidate.net for candidate in self.candidates)
-        )
+        nets = [candidate.net for candidate in self.candidates]
+        self.loss_with_gradient = loss_with_gradient_of(*nets)
+        self.validation_loss = loss_with_gradient_of(*nets, training=False)
         self.n_outputs = self.candidates[0].net.n_outputs_
         self._looks = True
         self.model = self._make_model(tensors[0])
         self.optimizer, self.groups = self._make_optimizer()
         self._step_optimizer = make_step(self.optimizer)
+        self._options_at_first = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in self.optimizer.param_groups
+        ]
+        self._averaged, self._kept = None, self._take_over_kept()
 
     def __len__(self) -> int:
         return len(self.candidates)
@@ -105,7 +110,34 @@ class Stack:
         return self.regularizers.state(), *of_streams
 
     def keep_average(self, averaged) -> None:
-        raise NotImplementedError("Nets whose weights are averaged train alone.")
+        self._averaged = averaged
+
+    def set_options(self) -> None:
+        """Set the options of the optimizer as regularisers schedule them."""
+        groups = self.optimizer.param_groups
+        self.regularizers.set_options(groups, self._options_at_first)
+
+    def begin_epoch(self) -> None:
+        """Put the weights back that training goes on from; tell of an epoch."""
+        if self._kept is not None:
+            torch._foreach_copy_(list(self.weights.values()), self._kept)
+            self._kept = None
+        first = self.candidates[0]
+        active = [self.regularizers, *(s.regularizers for s in self.streams.streams)]
+        if any(each.counts_epochs for each in active):
+            epoch = len(first.net.history) - 1 - first.fit.epochs_before
+            for each in active:
+                each.begin_epoch(epoch, first.net.max_epochs, len(first.batches))
+        self.streams.begin_epoch()
+
+    def end_epoch(self) -> None:
+        """Put averaged weights into the modules, if there are some."""
+        if self._averaged is None:
+            return
+        weights = list(self.weights.values())
+        self._kept = [w.clone() for w in weights]
+        torch._foreach_copy_(weights, [self._averaged[name] for name in self.weights])
+        self._averaged = None
 
     def step_optimizer(self) -> None:
         """Take the optimizer's step, of all nets."""
@@ -186,8 +218,14 @@ class Stack:
 
     def release(self, nets: Sequence[int]) -> None:
         """Give nets memory of their own, and their optimizers the state they are in."""
+        self.regularizers.unstack([c.regularizers for c in self.candidates])
         for row in nets:
             candidate = self.candidates[row]
+            if self._kept is not None:
+                candidate.fit.kept = {
+                    name: kept[row].clone()
+                    for name, kept in zip(self.weights, self._kept, strict=True)
+                }
             for tensor in candidate.tensors.values():
                 tensor.data = tensor.detach().clone()
             self._hand_over_state(row)
@@ -228,6 +266,15 @@ class Stack:
         for group, nets in zip(optimizer.param_groups, slices, strict=True):
             self._take_over_state(optimizer, group["params"], self.candidates[nets])
         return optimizer, slices
+
+    def _take_over_kept(self) -> list[Tensor] | None:
+        """Return the weights to go on from, if the modules hold averages."""
+        kept = [candidate.fit.kept for candidate in self.candidates]
+        if kept[0] is None:
+            return None
+        for candidate in self.candidates:
+            candidate.fit.kept = None
+        return [torch.stack([of[name] for of in kept]) for name in self.weights]
 
     def _take_over_state(self, optimizer, views, members) -> None:
         states = [_states(member) for member in members]

@@ -160,7 +160,8 @@ def examine(job: Job, reasons: dict) -> StackableFit | str:
         *(valid is None, valid_batches.batch_size),
         signature(net.criterion_, ignored=OPTIONS),
         *(type(net), type(net.optimizer_), net.n_outputs_),
-        fit.regularizers.kinds,
+        fit.regularizers.stack_key,
+        net.max_epochs if fit.regularizers.counts_epochs else None,
     )
     if layers is None:
         sizes = _batch_sizes(batches)

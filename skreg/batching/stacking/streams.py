@@ -165,13 +165,14 @@ class Stream:
         """Return X, y and the scale of the losses of the next batch of the epoch."""
         net, batch = self.representative.net, next(self._batches)
         (X, y), weight = batch, batch.weight
+        if weight is not None:
+            weight = weight / self.representative.fit.mean_weight
         X = self.representative.fit.to_device(X)
         if self.regularizers.changes_batches:
             with borrowed(self.generator, net.device_), torch.no_grad():
-                X, y = self.regularizers.batch(X, y)
+                X, y, weight = self.regularizers.batch(X, y, weight)
         if weight is None:
             return X, y, 1 / X.shape[0]
-        weight = weight / self.representative.fit.mean_weight
         return X, y, weight.to(X) / len(X)
 
 
