@@ -20,6 +20,7 @@ _SUBMODULES = (
     "datasets",
     "displays",
     "estimators",
+    "losses",
     "modules",
     "penalties",
     "regularizers",

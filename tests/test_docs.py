@@ -27,6 +27,7 @@ MODULES = (
     "callbacks",
     "datasets",
     "displays",
+    "losses",
     "modules",
     "penalties",
     "regularizers",

@@ -338,7 +338,8 @@ class RegularizedNetClassifier(RegularizedNet, NeuralNetClassifier):
     def _chosen_criterion(self, kwargs):
         if not hasattr(self, self._learned):  # the criterion tells what y will be
             self._multilabel = is_of_labels(self.criterion)
-        chosen = criterion_for(self.criterion, kwargs, self._multilabel)
+        known = hasattr(self, self._learned)
+        chosen = criterion_for(self.criterion, kwargs, self._multilabel, known)
         if self._multilabel:
             check_labels_known(chosen, self.predict_nonlinearity)
         return chosen

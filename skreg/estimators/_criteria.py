@@ -21,7 +21,7 @@ def is_of_labels(criterion) -> bool:
     return loss is not None and loss.targets == "labels"
 
 
-def criterion_for(criterion, options: dict, multilabel: bool):
+def criterion_for(criterion, options: dict, multilabel: bool, known: bool):
     """Return the criterion to train with; the default follows the kind of targets.
 
     Parameters
@@ -30,6 +30,8 @@ def criterion_for(criterion, options: dict, multilabel: bool):
     options : dict
         What is set as ``criterion__*``.
     multilabel : bool
+    known : bool
+        Whether `multilabel` is of data, or no more than what the criterion suggests.
 
     Raises
     ------
@@ -54,7 +56,7 @@ def criterion_for(criterion, options: dict, multilabel: bool):
             "per sample; use criterion=nn.CrossEntropyLoss, or pass y as a 0/1 matrix "
             "with a column for each label."
         )
-    if not multilabel and targets == "numbers" and _is_torch_s_own(criterion):
+    if known and not multilabel and targets == "numbers" and _is_torch_s_own(criterion):
         raise ValueError(
             f"criterion={name} is for numbers, but y has one class per sample; use "
             "criterion=nn.CrossEntropyLoss, or RegularizedNetRegressor for numbers."

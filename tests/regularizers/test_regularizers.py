@@ -484,8 +484,9 @@ def test_neighbours_in_memory_are_joined_in_one_order():
 @pytest.mark.parametrize("kind", REGULARIZERS)
 def test_what_has_parameters_is_neutral_by_default_and_can_be_stacked(kind):
     defaults = {name: p.default for name, p in kind.parameters.items()}
-    assert kind().get_params() == defaults
-    assert kind().is_neutral
+    assert kind.of(defaults, {prefix: {} for prefix in kind.options}).is_neutral
+    options = [p for of in kind.options.values() for p in (of or {}).values()]
+    assert all(option.rule.accepts(option.default) for option in options)
     for name, parameter in kind.parameters.items():
         assert parameter.rule.accepts(parameter.default)
         assert f"{name} : {parameter.type}" in RegularizedNetClassifier.__doc__
