@@ -98,7 +98,6 @@ def make_regularizers(net, module, own: list[Regularizer] | None = None) -> Acti
     """
     members = [_of_parameters(kind, net) for kind in REGULARIZERS]
     members += _own_regularizers(net) if own is None else own
-    active = Active(members)
     data = TrainingData(
         net.target_kind,
         getattr(net, "n_outputs_", None),
@@ -106,6 +105,7 @@ def make_regularizers(net, module, own: list[Regularizer] | None = None) -> Acti
     )
     for member in members:
         member.data_ = data
+    active = Active(members)  # what they act in may depend on the data
     active.begin(module)
     return active
 

@@ -397,6 +397,8 @@ class TrainingSteps:
             kept = None  # the user's own are others now
         session.regularizers = make_regularizers(self, self.module_, kept)
         session.strengths = wanted
+        # Before the first batch: some regularisers are not for every criterion.
+        session.regularizers.criterion(self.criterion_)
 
     def _warn_of_outputs(self, outputs, operation: str) -> None:
         """Warn of outputs that the criterion is not meant for."""

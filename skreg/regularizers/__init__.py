@@ -6,6 +6,7 @@ from skreg.regularizers._average import Average, AverageTypes
 from skreg.regularizers._base import Parameter, Regularizer, TrainingData
 from skreg.regularizers._clipping import GradientClipping, GradientClippingTypes
 from skreg.regularizers._elastic_net import ElasticNet, ElasticNetTypes
+from skreg.regularizers._label_smoothing import LabelSmoothing, LabelSmoothingTypes
 from skreg.regularizers._lr_schedule import (
     LearningRateSchedule,
     LearningRateScheduleTypes,
@@ -19,6 +20,7 @@ __all__ = [
     "Average",
     "ElasticNet",
     "GradientClipping",
+    "LabelSmoothing",
     "LearningRateSchedule",
     "MaxNorm",
     "Parameter",
@@ -32,6 +34,7 @@ REGULARIZERS: tuple[type[Regularizer], ...] = (
     ElasticNet,
     MaxNorm,
     Augmentation,
+    LabelSmoothing,
     AdversarialTraining,
     GradientClipping,
     SharpnessAware,
@@ -44,6 +47,7 @@ class RegularizerTypes(
     ElasticNetTypes,
     MaxNormTypes,
     AugmentationTypes,
+    LabelSmoothingTypes,
     AdversarialTypes,
     GradientClippingTypes,
     SharpnessAwareTypes,

@@ -156,6 +156,7 @@ def test_the_path_is_known_if_no_epoch_runs():
 # -- every parameter ------------------------------------------------------------------
 
 ESTIMATORS = [RegularizedNetClassifier, RegularizedNetRegressor]
+REFUSED = {(RegularizedNetRegressor, "label_smoothing")}  # there are no labels
 
 
 def parameters(make):
@@ -187,6 +188,11 @@ def test_a_stack_trains_as_each_net_alone_or_says_why_it_does_not(make, name):
         params["dtype"] = "float32"
     if name == "compile":
         params["compile__backend"] = "eager"
+    if (make, name) in REFUSED:
+        for backend in (False, True):
+            with pytest.raises(ValueError, match=f"{name}="):
+                fitted(make(**params), backend)
+        return
     alone = fitted(make(**params))
     together = fitted(make(**params), backend=True)
     single = name in ("dtype", "amp")  # float32 where all else is float64
