@@ -32,7 +32,7 @@ NORMS = ("linf", "l2")
 def fgsm(
     loss: Callable[[Tensor], Tensor],
     X: Tensor,
-    eps: float,
+    eps: float | Tensor,
     *,
     norm: str = "linf",
     bounds: tuple | None = None,
@@ -50,13 +50,13 @@ def fgsm(
         its own sample only.
     X : Tensor of shape (n_samples, ...)
         Floating-point inputs.
-    eps : float
-        Length of the step, in units of `X`, at least 0.
+    eps : float, or Tensor of shape (n_samples, 1, ...)
+        Length of the step, in units of `X`, at least 0; or one for each sample.
     norm : {"linf", "l2"}, default="linf"
         What is meant by length.
     bounds : (low, high), default=None
-        Numbers, or tensors of the shape of one sample. What goes beyond is clipped,
-        but never further than to the value in `X`. None does not clip.
+        Numbers, or tensors of the shape of one sample or of `eps`. What goes beyond is
+        clipped, but never further than to the value in `X`. None does not clip.
 
     Returns
     -------
@@ -86,10 +86,10 @@ def fgsm(
 def pgd(
     loss: Callable[[Tensor], Tensor],
     X: Tensor,
-    eps: float,
+    eps: float | Tensor,
     *,
     steps: int,
-    step_size: float | None = None,
+    step_size: float | Tensor | None = None,
     norm: str = "linf",
     bounds: tuple | None = None,
     starts: Sequence[Tensor | None] = (None,),
@@ -221,6 +221,11 @@ class GradientWatch:
 
     Their gradient is zero wherever the attack has looked: a module that rounds its
     inputs, for instance, has steps for a loss.
+
+    Attributes
+    ----------
+    without : Tensor of bool of shape (n_samples,)
+        Which of the samples last watched have no gradient.
     """
 
     BLIND = 0.9  # share of the samples from which on the attack proves nothing
@@ -249,9 +254,10 @@ class GradientWatch:
             return loss(x)
 
         yield watched
-        n_with = int(torch.stack(found).any(dim=0).sum()) if found else 0
+        seen = torch.stack(found).any(dim=0) if found else torch.zeros(n_samples) > 0
+        self.without = ~seen
         self.n_samples += n_samples
-        self.n_without += n_samples - n_with
+        self.n_without += int(self.without.sum())
 
     @property
     def is_blind(self) -> bool:
@@ -301,12 +307,12 @@ def _steepest(gradient: Tensor, norm: str) -> Tensor:
     return (flat / length).reshape(gradient.shape)
 
 
-def _into_ball(difference: Tensor, eps: float, norm: str) -> Tensor:
+def _into_ball(difference: Tensor, eps: float | Tensor, norm: str) -> Tensor:
     if norm == "linf":
         return difference.clamp(-eps, eps)
     length = torch.linalg.vector_norm(difference.flatten(start_dim=1), dim=1)
-    shrink = eps / length.clamp(min=eps) if eps else torch.zeros_like(length)
-    return difference * _per_sample(shrink, difference)
+    length = _per_sample(length, difference)
+    return difference * torch.where(length > eps, eps / length, 1.0)
 
 
 def _clip(x: Tensor, X: Tensor, bounds: tuple | None) -> Tensor:

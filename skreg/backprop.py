@@ -182,6 +182,42 @@ class Backprop:
             gradient = step.backward(gradient, accumulate)
         self.steps[0].backward(gradient, accumulate, into_inputs=False)
 
+    def attached(self, x: Tensor) -> Tensor:
+        """Return the outputs with a graph that ends at the inputs; nothing is dropped.
+
+        The gradients of the weights stay as they are.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, features), or (B, n, features) for a stack
+        """
+        return _Outputs.apply(x, self)
+
+    def input_gradient(self, gradient: Tensor) -> Tensor:
+        """Return the gradient in the inputs of the last ``forward``.
+
+        Parameters
+        ----------
+        gradient : Tensor
+            Of the loss in the outputs, of their shape; may be overwritten.
+        """
+        for step in reversed(self.steps):
+            gradient = step.input_gradient(gradient)
+        return gradient
+
+
+class _Outputs(torch.autograd.Function):
+    """Outputs of a net whose gradient in the inputs is written out."""
+
+    @staticmethod
+    def forward(ctx, x, backprop):
+        ctx.backprop = backprop
+        return backprop.forward(x, training=False)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return ctx.backprop.input_gradient(gradient.clone()), None
+
 
 def _make_linear(layer, weights, gradients):
     weight, bias = weights[layer.weight], weights.get(layer.bias)
@@ -210,7 +246,10 @@ class _Linear:
                 self.bias_gradient += d.sum(0)
             else:
                 torch.sum(d, 0, out=self.bias_gradient)
-        return torch.mm(d, self.weight) if into_inputs else None
+        return self.input_gradient(d) if into_inputs else None
+
+    def input_gradient(self, d):
+        return torch.mm(d, self.weight)
 
 
 class _StackedLinear(_Linear):
@@ -255,7 +294,10 @@ class _StackedLinear(_Linear):
                 self.bias_gradient += d.sum(1)
             else:
                 torch.sum(d, 1, out=self.bias_gradient)
-        return torch.bmm(self.weight.mT, d.mT).mT if into_inputs else None
+        return self.input_gradient(d) if into_inputs else None
+
+    def input_gradient(self, d):
+        return torch.bmm(self.weight.mT, d.mT).mT
 
     def _backward_parts(self, d, beta):
         n = d.shape[2]
@@ -278,6 +320,9 @@ class _Activation:
         return self.h
 
     def backward(self, d, accumulate):
+        return self.input_gradient(d)
+
+    def input_gradient(self, d):
         return self._backward(self.layer, d, self.h)
 
 
@@ -291,4 +336,7 @@ class _Dropout:
         return x if self.mask is None else x * self.mask
 
     def backward(self, d, accumulate):
+        return self.input_gradient(d)
+
+    def input_gradient(self, d):
         return d if self.mask is None else d.mul_(self.mask)

@@ -132,6 +132,16 @@ class BackpropProgram(ProgramOfNet):
             *(fit.regularizers, self.gradients, self.weights),
         )
 
+    def losses_of_inputs(self, y: Tensor):
+        """Return the function of inputs that attacks maximise, with gradients."""
+        fit = self.net._session
+
+        def losses(X: Tensor) -> Tensor:
+            outputs = self.backprop.attached(X.flatten(start_dim=1))
+            return fit.sample_losses(fit.checked_outputs(outputs, len(X)), y)
+
+        return losses
+
     def outputs(self, X: Tensor) -> Tensor:
         """Return the module's outputs, with dropout off."""
         with torch.no_grad():

@@ -327,9 +327,14 @@ class TrainingSteps:
         y = y.to(self.device_) if isinstance(y, torch.Tensor) else y
         X, y, session.weight = regularizers.batch(X, y, session.weight)
         if regularizers.perturbs:
-            losses = loss_of_inputs(self, y, session.fit_params)
-            with evaluation_mode(self.module_):
-                X = regularizers.perturb(X, y, losses)
+            drawn = regularizers.draw(X)
+            if session.program is not None:
+                losses = session.program.losses_of_inputs(y)
+                X = regularizers.perturb(X, y, losses, drawn)
+            else:
+                losses = loss_of_inputs(self, y, session.fit_params)
+                with evaluation_mode(self.module_):
+                    X = regularizers.perturb(X, y, losses, drawn)
         return Batch(X, y, session.weight)
 
     @known_to(AUTOGRAD, BACKPROP, STACK)

@@ -144,6 +144,10 @@ class FitState:
         """Return outputs as (n_samples, n_outputs), or raise why they are not."""
         return self.net._checked_outputs(outputs, n_samples)
 
+    def sample_losses(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return what attacks maximise, of shape (n_samples,)."""
+        return self.net._sample_losses(outputs, y)
+
     def look_at_outputs(self, outputs: Tensor, operation: str) -> None:
         """Warn of outputs that the criterion is not meant for; only the first time."""
         if self.looks:

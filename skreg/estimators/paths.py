@@ -74,9 +74,7 @@ _PARAMETERS = {
     | PARAMETERS.keys(),  # every path runs every method of the regularisers
 }
 _PARAMETERS[BACKPROP] = _PARAMETERS[AUTOGRAD] - {"amp", "compile"}
-_PARAMETERS[STACK] = _PARAMETERS[BACKPROP] - {
-    *("adversarial_eps", "adversarial_norm", "adversarial_steps"),
-}
+_PARAMETERS[STACK] = _PARAMETERS[BACKPROP]
 # Parameters with a prefix that a path knows. Others name components of a subclass.
 _PREFIXES = (
     *("module", "criterion", "optimizer", "callbacks", "dataset"),

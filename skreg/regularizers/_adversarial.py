@@ -1,10 +1,11 @@
 """Adversarial training: each batch is attacked before a step is taken on it."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Literal, TypedDict
 
+import torch
 from torch import Tensor
 
 from skreg._utils.rules import Rule, is_coefficient, is_integer
@@ -96,19 +97,32 @@ class AdversarialTraining(Regularizer):
     def is_neutral(self) -> bool:
         return self.adversarial_eps == 0
 
-    def perturb(self, X: Tensor, y: Tensor, losses: Callable) -> Tensor:
-        if not (isinstance(X, Tensor) and X.is_floating_point()):
-            kind = X.dtype if isinstance(X, Tensor) else type(X).__name__
-            raise ValueError(
-                f"adversarial_eps={self.adversarial_eps!r} needs inputs in one tensor "
-                f"of floating-point numbers; got {kind}. Let the Dataset convert them, "
-                "or pass adversarial_eps=0."
-            )
+    @property
+    def stack_key(self):
+        return self.adversarial_norm, self.adversarial_steps
+
+    def draw(self, X: Tensor) -> Tensor | None:
+        self._check(X)
+        if self.adversarial_steps == 1:
+            return None
+        return random_start(X, 1.0, self.adversarial_norm)
+
+    def _check(self, X) -> None:
+        if isinstance(X, Tensor) and X.is_floating_point():
+            return
+        kind = X.dtype if isinstance(X, Tensor) else type(X).__name__
+        raise ValueError(
+            f"adversarial_eps={self.adversarial_eps!r} needs inputs in one tensor of "
+            f"floating-point numbers; got {kind}. Let the Dataset convert them, or "
+            "pass adversarial_eps=0."
+        )
+
+    def perturb(self, X, y, losses, drawn) -> Tensor:
         if hasattr(self, "has_watched_"):
-            return self._attack(X, losses)
+            return self._attack(X, losses, drawn)
         self.has_watched_, watch = True, GradientWatch()
         with watch.watching(losses, len(X)) as watched:
-            attacked = self._attack(X, watched)
+            attacked = self._attack(X, watched, drawn)
         if watch.is_blind:
             warnings.warn(
                 f"adversarial_eps={self.adversarial_eps!r}: {watch.finding} of the "
@@ -119,17 +133,51 @@ class AdversarialTraining(Regularizer):
             )
         return attacked
 
-    def _attack(self, X: Tensor, losses: Callable) -> Tensor:
-        eps, norm = self.adversarial_eps, self.adversarial_norm
+    def _attack(self, X: Tensor, losses: Callable, drawn: Tensor | None) -> Tensor:
         bounds = self.data_.input_range or (-inf, inf)
+        return self._attacked(X, losses, drawn, self.adversarial_eps, bounds)
+
+    def _attacked(self, X, losses, drawn, eps, bounds) -> Tensor:
+        options = {"norm": self.adversarial_norm, "bounds": bounds}
         if self.adversarial_steps == 1:
-            return fgsm(losses, X, eps, norm=norm, bounds=bounds)
-        return pgd(
-            losses,
-            X,
-            eps,
-            steps=self.adversarial_steps,
-            norm=norm,
-            bounds=bounds,
-            starts=[random_start(X, eps, norm)],
+            return fgsm(losses, X, eps, **options)
+        steps = self.adversarial_steps
+        return pgd(losses, X, eps, steps=steps, starts=[eps * drawn], **options)
+
+    @classmethod
+    def stack(cls, members: Sequence["AdversarialTraining"]) -> "AdversarialTraining":
+        return _AttacksOfNets(members)
+
+
+class _AttacksOfNets(AdversarialTraining):
+    """The attacks on the nets of a stack, each with its distance and its range."""
+
+    def __init__(self, members: Sequence[AdversarialTraining]):
+        first = members[0]
+        super().__init__(None, first.adversarial_norm, first.adversarial_steps)
+        ranges = [member.data_.input_range or (-inf, inf) for member in members]
+        eps = [member.adversarial_eps for member in members]
+        self.numbers = torch.tensor(
+            [eps, *zip(*ranges, strict=True)], dtype=torch.float64
         )
+        self.has_watched = False
+
+    @property
+    def is_neutral(self) -> bool:
+        return False
+
+    def perturb(self, X, y, losses, drawn) -> Tensor:
+        n = len(X) // self.numbers.shape[1]
+        eps, low, high = self.numbers.to(X).repeat_interleave(n, dim=1)
+        eps, low, high = (t.view(-1, *[1] * (X.ndim - 1)) for t in (eps, low, high))
+        if self.has_watched:
+            return self._attacked(X, losses, drawn, eps, (low, high))
+        self.has_watched = True
+        # Who is blind is warned alone.
+        watch = GradientWatch()
+        with watch.watching(losses, len(X)) as watched:
+            attacked = self._attacked(X, watched, drawn, eps, (low, high))
+        share = watch.without.view(-1, n).double().mean(dim=1)
+        if (share[self.numbers[0].to(share.device) > 0] >= watch.BLIND).any():
+            raise RuntimeError(watch.finding)
+        return attacked

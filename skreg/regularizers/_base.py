@@ -204,13 +204,31 @@ class Regularizer(BaseEstimator):
         """Whether ``batch`` may change X or y in place, or keep them."""
         return True
 
+    def draw(self, X: Tensor) -> Tensor | None:
+        """Draw what ``perturb`` needs at random, from torch's default generator.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n_samples, ...)
+
+        Returns
+        -------
+        Tensor of the shape of X, or None
+        """
+        return None
+
     def perturb(
-        self, X: Tensor, y: Tensor, losses: Callable[[Tensor], Tensor]
+        self,
+        X: Tensor,
+        y: Tensor,
+        losses: Callable[[Tensor], Tensor],
+        drawn: Tensor | None,
     ) -> Tensor:
         """Return the inputs to train on instead of X, found by looking at the net.
 
         It is asked after the ``batch`` of all regularisers; an attack is an example.
-        Nets with one that does something here train one by one.
+        Nets of a user's class that does something here train one by one. In a stack of
+        B nets, samples are those of one net after the other, n_samples = B * n.
 
         Parameters
         ----------
@@ -220,6 +238,8 @@ class Regularizer(BaseEstimator):
             Maps inputs like X to losses of shape (n_samples,), with gradients, each of
             its own sample only. Dropout is off, and batch normalisation takes the
             statistics that it has.
+        drawn : Tensor of the shape of X, or None
+            What ``draw`` has returned.
 
         Returns
         -------

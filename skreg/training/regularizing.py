@@ -52,6 +52,7 @@ class Active:
         self.averages = bool(self._average)
         self.schedules = bool(self._schedule)
         self.changes_criterion = bool(self._criterion)
+        self.places = list(range(len(self.members)))  # of a stack: among those of a net
         self._n_taken, self._n_steps = 0, 1
 
     def _with(self, *methods: str) -> list[Regularizer]:
@@ -101,10 +102,15 @@ class Active:
         """Whether any may change the batches in place, or keep them."""
         return any(member.writes_into_batches for member in self._batch)
 
-    def perturb(self, X, y, losses):
-        """As ``Regularizer.perturb``, of all."""
-        for member in self._perturb:
-            X = member.perturb(X, y, losses)
+    def draw(self, X) -> list:
+        """As ``Regularizer.draw``, of all, also of those that do nothing: None."""
+        return [m.draw(X) if m in self._perturb else None for m in self.members]
+
+    def perturb(self, X, y, losses, drawn: list):
+        """As ``Regularizer.perturb``, of all, with what `draw` has returned."""
+        for place, member in zip(self.places, self.members, strict=True):
+            if member in self._perturb:
+                X = member.perturb(X, y, losses, drawn[place])
         return X
 
     @property
@@ -163,7 +169,7 @@ class Active:
 
     def unstack(self, of_nets: Sequence["Active"]) -> None:
         """Give states back to the regularisers of the nets that `stack` was given."""
-        for place, member in self._places.items():
+        for place, member in zip(self.places, self.members, strict=True):
             member.unstack([active.members[place] for active in of_nets])
 
     @property
@@ -187,9 +193,10 @@ class Active:
                 return reason if _is_ours(member) else f"regularizer {name} {reason}"
         return None
 
-    def batch_key(self) -> bytes:
+    def batch_key(self) -> tuple:
         """Return what nets that share their batches have in common."""
-        return pickle.dumps(self._batch)
+        draws = [(type(m).__name__, m.stack_key) for m in self._perturb]
+        return pickle.dumps(self._batch), *draws
 
     def state(self) -> bytes:
         """Return what regularisers of the user's hold, to see whether it changes."""
@@ -230,7 +237,7 @@ class Active:
             _compare(one, members, weights)
             stacked[place] = one
         active = cls(list(stacked.values()))
-        active._places = stacked
+        active.places = list(stacked)
         return active
 
 
@@ -242,7 +249,9 @@ def _acts_on_weights(member: Regularizer) -> bool:
     return not member.is_neutral and any(map(member.acts_in, ON_WEIGHTS))
 
 
-ON_WEIGHTS = "add_gradients", "gradients", "project", "average", "schedule"
+ON_WEIGHTS = (
+    *("add_gradients", "gradients", "project", "average", "schedule", "perturb"),
+)
 
 
 def _reason_against_stack(member: Regularizer) -> str | None:

@@ -145,12 +145,37 @@ class Stack:
 
     def evaluate(self, samples: Samples) -> tuple[Tensor, Tensor | float]:
         """Write the gradients of a batch; return objectives and penalties."""
+        if self.regularizers.perturbs:
+            self._perturb(samples)
         outputs = self.outputs(samples, training=True)
         self._look_at_outputs(outputs)
         return written_gradients(
             *(self.model, *self.loss_with_gradient(outputs, samples.y, samples.scale)),
             *(self.regularizers, self.gradients, self.weights),
         )
+
+    def _perturb(self, samples: Samples) -> None:
+        """Let regularisers put inputs of its own in front of each net."""
+        X, fit = samples.by_net(), self.candidates[0].fit
+        n_nets, n = X.shape[:2]
+        y = samples.y if samples.y.shape[:2] == (n_nets, n) else None
+        y = samples.y.expand(n_nets, *samples.y.shape) if y is None else y
+        y = y.flatten(0, 1)
+
+        def losses(flat: Tensor) -> Tensor:
+            outputs = self._attached_outputs(flat.view(n_nets, n, *flat.shape[1:]))
+            outputs = outputs.reshape(n_nets * n, self.n_outputs)
+            return fit.sample_losses(outputs, y)
+
+        drawn = [d if d is None else d.flatten(0, 1) for d in samples.drawn_by_net()]
+        flat = self.regularizers.perturb(X.flatten(0, 1), y, losses, drawn)
+        samples.X = flat.view(X.shape)
+
+    def _attached_outputs(self, X: Tensor) -> Tensor:
+        """Return the outputs with a graph that ends at the inputs."""
+        if isinstance(self.model, Backprop):
+            return self.model.attached(X.flatten(start_dim=2))
+        return self.model.attached_to(X)
 
     def _look_at_outputs(self, outputs: Tensor) -> None:
         """Let a net warn of outputs that its criterion is not meant for, once."""
@@ -177,7 +202,8 @@ class Stack:
     def _forward(self, samples, training):
         if not isinstance(self.model, Backprop):
             return self.model.forward(samples.stacked(), training, samples.shared)
-        if samples.shared or 4 * len(samples.parts) <= len(self):
+        few = samples.X is None and 4 * len(samples.parts) <= len(self)
+        if samples.shared or few:
             parts = [part.flatten(start_dim=1) for part in samples.parts]
             return self.model.forward(Parts(parts, samples.nets), training)
         return self.model.forward(samples.stacked().flatten(start_dim=2), training)

@@ -72,10 +72,10 @@ class DataPool:
             *(batches.shuffle, batches.drop_last, candidate.fit.mean_weight),
         )
         regularizers = candidate.regularizers
-        if not regularizers.changes_batches:
+        if not (regularizers.changes_batches or regularizers.perturbs):
             return key
         # Dropout draws from the generator that augmentation draws from.
-        return (*key, regularizers.batch_key(), *candidate.dropout.values())
+        return (*key, *regularizers.batch_key(), *candidate.dropout.values())
 
 
 def _arrays(dataset: ArrayDataset) -> tuple[np.ndarray | None, ...]:
@@ -102,6 +102,10 @@ class Samples:
         What the losses of samples are multiplied with; 0 fills up smaller batches.
     sizes : list of int
         Number of samples of each net.
+    X : Tensor of shape (B, n, ...), default=None
+        Inputs that each net has of its own, in place of `parts`.
+    drawn : list of list of (Tensor of shape (n_s, ...) or None)
+        Of each stream, what ``draw`` of regularisers has returned.
     """
 
     parts: list[Tensor]
@@ -109,19 +113,38 @@ class Samples:
     y: Tensor
     scale: float | Tensor
     sizes: list[int]
+    X: Tensor | None = None
+    drawn: list[list[Tensor | None]] = field(default_factory=list)
 
     @property
     def shared(self) -> bool:
         """Whether all nets see the same."""
-        return len(self.parts) == 1
+        return self.X is None and len(self.parts) == 1
 
     def stacked(self) -> Tensor:
         """Return the inputs, of shape (n, ...) if shared, else (B, n, ...)."""
-        if self.shared:
-            return self.parts[0]
-        first = self.parts[0]
+        if self.X is not None:
+            return self.X
+        return self.parts[0] if self.shared else self._by_net(self.parts)
+
+    def by_net(self) -> Tensor:
+        """Return the inputs, of shape (B, n, ...)."""
+        return self._by_net(self.parts) if self.X is None else self.X
+
+    def drawn_by_net(self) -> list[Tensor | None]:
+        """Return what was drawn, of shape (B, n, ...)."""
+        found = []
+        for of_streams in zip(*self.drawn, strict=True):
+            pairs = zip(of_streams, self.parts, strict=True)
+            parts = [torch.zeros_like(X) if d is None else d for d, X in pairs]
+            nothing = all(d is None for d in of_streams)
+            found.append(None if nothing else self._by_net(parts))
+        return found
+
+    def _by_net(self, parts) -> Tensor:
+        first = parts[0]
         X = first.new_zeros(len(self.sizes), max(self.sizes), *first.shape[1:])
-        for part, nets in zip(self.parts, self.nets, strict=True):
+        for part, nets in zip(parts, self.nets, strict=True):
             X[nets, : len(part)] = part
         return X
 
@@ -142,6 +165,7 @@ class Stream:
     dataset: ArrayDataset
     representative: StackableFit
     nets: slice
+    drawn: list = field(default_factory=list)  # for the batch at hand
 
     @cached_property
     def regularizers(self):
@@ -171,6 +195,11 @@ class Stream:
         if self.regularizers.changes_batches:
             with borrowed(self.generator, net.device_), torch.no_grad():
                 X, y, weight = self.regularizers.batch(X, y, weight)
+        if not self.regularizers.perturbs:
+            self.drawn = [None] * len(self.regularizers.members)
+        else:
+            with borrowed(self.generator, net.device_):
+                self.drawn = self.regularizers.draw(X)
         if weight is None:
             return X, y, 1 / X.shape[0]
         return X, y, weight.to(X) / len(X)
@@ -212,7 +241,9 @@ class Streams:
         """Return the next batch of the epoch, of all nets."""
         batches = [stream.next_batch() for stream in self.streams]
         self._sizes = [X.shape[0] for X, _, _ in batches]
-        return self._gather(batches)
+        samples = self._gather(batches)
+        samples.drawn = [stream.drawn for stream in self.streams]
+        return samples
 
     def draw_mask(self, name: str, x: Tensor, feature_ndim: int = 0) -> Tensor | None:
         """Return what dropout multiplies with; None if it drops nothing.

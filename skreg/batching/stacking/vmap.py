@@ -78,6 +78,18 @@ class VmappedModule:
             self._outputs = call(self.leaves, self.fixed, x.clone())
         return self._outputs.detach()
 
+    def attached_to(self, x: Tensor) -> Tensor:
+        """Return the outputs with a graph that ends at the inputs; nothing is dropped.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, n, ...)
+        """
+        self.module.eval()
+        weights = {name: leaf.detach() for name, leaf in self.leaves.items()}
+        call = vmap(self._call, in_dims=(0, 0, 0))
+        return call(weights, self.fixed, x.clone())
+
     def attached(self) -> Tensor:
         """Return the outputs of the last batch with their graph."""
         return self._outputs
