@@ -26,6 +26,7 @@ __all__ = [
     "l2_penalty",
     "parameter_norms",
     "penalized_parameters",
+    "soft_threshold",
     "total_norm",
     "trainable_parameters",
 ]
@@ -114,6 +115,7 @@ def add_elastic_net(
     lambda1: float | list[Tensor | None],
     lambda2: float | list[Tensor | None],
     *,
+    proximal: float | list[Tensor | None] = 0.0,
     overwrite: bool = False,
 ) -> Tensor | float:
     """Add ``lambda1 * sign(w) + 2 * lambda2 * w`` to gradients; return the penalty.
@@ -128,14 +130,18 @@ def add_elastic_net(
     lambda1, lambda2 : float, or list of (Tensor of shape (B,) or None)
         Tensors for a stack of B nets, whose weights have an axis of nets in front: one
         coefficient for each of `weights` and each net; None is 0 for all nets.
+    proximal : as `lambda1`, default=0.0
+        A coefficient of ``sum |w|`` that is part of the penalty and of no gradient, as
+        a proximal step sees to it.
     overwrite : bool, default=False
         Write to the gradients, whatever they hold, instead of adding to them.
 
     Returns
     -------
     Tensor of shape () or (B,), or float
-        ``lambda1 * sum |w| + lambda2 * sum w ** 2``; 0.0 if both are the number 0. A
-        net whose coefficient is 0 pays nothing for weights that are infinite.
+        ``(lambda1 + proximal) * sum |w| + lambda2 * sum w ** 2``; 0.0 if all are the
+        number 0. A net whose coefficient is 0 pays nothing for weights that are
+        infinite.
     """
     coefficients, sums = [], []
     for i, (g, w) in enumerate(zip(gradients, weights, strict=True)):
@@ -150,6 +156,10 @@ def add_elastic_net(
             coefficients.append(l2)
             sums.append(_sum_of_squares(w, isinstance(l2, Tensor)))
             _add(g, w, l2, 2)
+        by_step = proximal[i] if isinstance(proximal, list) else proximal or None
+        if by_step is not None:
+            coefficients.append(by_step)
+            sums.append(_sum_of_magnitudes(w, isinstance(by_step, Tensor)))
     return _weighted_sum(coefficients, sums)
 
 
@@ -171,6 +181,10 @@ def _add_signs(g: Tensor, w: Tensor, l1: float | Tensor, overwrite: bool) -> Ten
     else:
         _add(g, sign, l1, 1)
     return total
+
+
+def _sum_of_magnitudes(w: Tensor, of_nets: bool) -> Tensor:
+    return w.abs().reshape(len(w), -1).sum(1) if of_nets else w.abs().sum()
 
 
 def _sum_of_squares(w: Tensor, of_nets: bool) -> Tensor:
@@ -200,6 +214,38 @@ def _add(g: Tensor, direction: Tensor, coefficient: float | Tensor, factor: int)
 def _by_net(coefficient: Tensor, like: Tensor) -> Tensor:
     """Return coefficients in the shape that multiplies the weights of their nets."""
     return coefficient.view(-1, *[1] * (like.ndim - 1))
+
+
+def soft_threshold(w: Tensor, threshold: float | Tensor) -> Tensor:
+    r"""Return w moved towards 0 by a threshold, and 0 where it is smaller.
+
+    It is the proximal step of the L1 penalty, :math:`\mathrm{argmin}_z \,
+    (z - w)^2 / (2 \eta) + \lambda |z|` with the threshold :math:`\eta \lambda`.
+
+    Parameters
+    ----------
+    w : Tensor
+    threshold : float or Tensor
+        Numbers >= 0, of a shape that broadcasts to that of `w`.
+
+    Returns
+    -------
+    Tensor of the shape of `w`
+
+    References
+    ----------
+    Daubechies, Defrise and De Mol, "An iterative thresholding algorithm for linear
+    inverse problems with a sparsity constraint", Communications on Pure and Applied
+    Mathematics 57 (2004).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skreg.penalties import soft_threshold
+    >>> soft_threshold(torch.tensor([-3.0, 0.5, 2.0]), 1.0)
+    tensor([-2.,  0.,  1.])
+    """
+    return w - w.clamp(-threshold, threshold)
 
 
 def parameter_norms(params: Iterable[Tensor]) -> list[float]:

@@ -17,6 +17,7 @@ from skreg.penalties import (
     l2_penalty,
     parameter_norms,
     penalized_parameters,
+    soft_threshold,
 )
 
 coefficients = st.floats(0, 10) | st.just(0.0)
@@ -244,3 +245,33 @@ def test_to_overwrite_is_to_add_to_nothing(l1, l2, stacked):
     for a, b in zip(added, written, strict=True):
         assert torch.equal(a, b)
     assert torch.equal(torch.as_tensor(value), torch.as_tensor(expected))
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_what_proximal_steps_see_to_costs_the_same_and_has_no_gradient(stacked):
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(4, 3, generator=generator), torch.randn(4)]
+    factors = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    l1 = [0.3 * factors, None] if stacked else 0.3
+    l2 = [None, 0.7 * factors] if stacked else 0.7
+    none = [None, None] if stacked else 0.0
+    ignored, by_step, of_l2 = ([torch.zeros_like(w) for w in weights] for _ in range(3))
+    expected = add_elastic_net(ignored, weights, l1, l2)
+    value = add_elastic_net(by_step, weights, none, l2, proximal=l1)
+    torch.testing.assert_close(value, expected)
+    add_elastic_net(of_l2, weights, none, l2)
+    for a, b in zip(by_step, of_l2, strict=True):
+        assert torch.equal(a, b)
+
+
+@given(arrays, st.floats(0, 10) | st.just(0.0))
+def test_soft_thresholding_is_the_proximal_step(ws, threshold):
+    """The minimum z of (z - w)^2 / 2 + t |z|: w - z is t times a subgradient."""
+    w = torch.from_numpy(ws)
+    z = soft_threshold(w, threshold)
+    moved = w - z
+    assert (moved[z == 0].abs() <= threshold).all()
+    torch.testing.assert_close(moved[z != 0], threshold * z.sign()[z != 0])
+    assert ((z == 0) == (w.abs() <= threshold)).all()
+    assert torch.equal(soft_threshold(w, torch.full_like(w, threshold)), z)
+    assert torch.equal(soft_threshold(w, 0.0), w)

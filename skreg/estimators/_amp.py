@@ -46,6 +46,8 @@ class LossScaler:
 
     def __init__(self, device: torch.device):
         self._scaler = torch.amp.GradScaler(device.type)
+        self._one = torch.ones((), device=device)
+        self._scales = self._one, self._one  # before the last step, and after
         self._has_gradients = False
 
     def backward(self, loss: Tensor, optimizers: Sequence[Optimizer]) -> None:
@@ -62,9 +64,17 @@ class LossScaler:
         """Let those optimizers take a step whose gradients are finite."""
         self._check(self._has_gradients, "train_step_single is overridden")
         self._has_gradients = False
+        before = self._scaler.scale(self._one)
         for optimizer in optimizers:
             self._scaler.step(optimizer)
         self._scaler.update()
+        self._scales = before, self._scaler.scale(self._one)
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the last step was left out, as its gradients overflowed."""
+        before, after = self._scales
+        return bool(after < before)
 
     @staticmethod
     def _check(fine: bool, problem: str) -> None:

@@ -7,7 +7,22 @@ import torch
 from skreg._utils.flat import NamedTensors
 from skreg.training.step_sizes import StepSizes
 
-__all__ = ["AutogradProgram", "ProgramOfNet", "Slopes"]
+__all__ = ["AutogradProgram", "ProgramOfNet", "Slopes", "step_sizes_of"]
+
+
+def step_sizes_of(
+    net, weights: Mapping[str, torch.nn.Parameter]
+) -> Mapping[str, float | torch.Tensor]:
+    """Return how far the last step of a net has gone along the gradients.
+
+    Parameters
+    ----------
+    net : RegularizedNet
+    weights : mapping of str to nn.Parameter
+    """
+    if net._scaler is not None and net._scaler.left_out:
+        return dict.fromkeys(weights, 0.0)
+    return StepSizes(net.optimizer_, weights)
 
 
 class ProgramOfNet:
@@ -27,8 +42,8 @@ class ProgramOfNet:
         return self.net._session.regularizers
 
     @property
-    def step_sizes(self) -> StepSizes:
-        return StepSizes(self.net.optimizer_, self.net._session.weights)
+    def step_sizes(self) -> Mapping[str, float | torch.Tensor]:
+        return step_sizes_of(self.net, self.net._session.weights)
 
     def keep_average(self, averaged) -> None:
         self.net._session.averaged = averaged

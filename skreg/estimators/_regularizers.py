@@ -11,6 +11,7 @@ from sklearn.base import clone
 from skreg._utils.arrays import to_numpy
 from skreg.regularizers import REGULARIZERS, Regularizer, TrainingData
 from skreg.training.regularizing import Active
+from skreg.training.step_sizes import reason_against_step_sizes
 
 __all__ = [
     "OPTIONS",
@@ -107,7 +108,19 @@ def make_regularizers(net, module, own: list[Regularizer] | None = None) -> Acti
         member.data_ = data
     active = Active(members)  # what they act in may depend on the data
     active.begin(module)
+    if net._session is not None:
+        _check_step_sizes(active, net.optimizer_)
     return active
+
+
+def _check_step_sizes(active: Active, optimizer) -> None:
+    """Raise a ValueError if proximal steps are to be taken after an unknown metric."""
+    proximal = [m for m in active.members if not m.is_neutral and m.proximal_names]
+    reason = proximal and reason_against_step_sizes(optimizer)
+    if reason:
+        raise ValueError(
+            f"{proximal[0]!r} takes proximal steps, but {reason}; or turn them off."
+        )
 
 
 def looks_at_input_range(net) -> bool:

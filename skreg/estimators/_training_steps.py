@@ -23,7 +23,7 @@ from skreg.estimators._epoch_without_hooks import (
 )
 from skreg.estimators._outputs import first_output, n_rows
 from skreg.estimators._overrides import known_to, overrides
-from skreg.estimators._programs import Slopes
+from skreg.estimators._programs import Slopes, step_sizes_of
 from skreg.estimators._regularizers import (
     PARAMETERS,
     PREFIXES,
@@ -47,7 +47,6 @@ from skreg.penalties import trainable_parameters
 from skreg.training.batches import Batch
 from skreg.training.output_checks import doubt, last_operation
 from skreg.training.regularizing import Active, penalized
-from skreg.training.step_sizes import StepSizes
 
 # Parameters that may be set while training goes on: the next epoch follows them.
 IN_TRAINING = {
@@ -255,14 +254,13 @@ class TrainingSteps:
 
     def _project(self) -> None:
         """Let regularisers change the weights after a step, and average them."""
-        regularizers, weights = self._regularizers_at_work()
+        regularizers, parameters = self._regularizers_at_work()
         if not (regularizers.projects or regularizers.averages):
             return
-        sizes = StepSizes(self.optimizer_, weights)
-        weights = NamedTensors({name: w.detach() for name, w in weights.items()})
+        weights = NamedTensors({name: w.detach() for name, w in parameters.items()})
         with torch.no_grad():
             if regularizers.projects:
-                regularizers.project(weights, sizes)
+                regularizers.project(weights, step_sizes_of(self, parameters))
             if regularizers.averages:
                 self._session.averaged = regularizers.average(weights)
 

@@ -304,10 +304,20 @@ class Regularizer(BaseEstimator):
         ----------
         weights : mapping of str to Tensor
         step_sizes : mapping of str to (float or Tensor)
-            What the gradients were multiplied with in this step, computed when it is
-            looked up: what a proximal step needs. SGD without momentum, Adam and AdamW
-            tell; for other optimizers a look is a ValueError.
+            What the optimizer multiplies a constant gradient with, computed when it is
+            looked up: what a proximal step needs. SGD, Adam, AdamW, Adamax, NAdam,
+            RAdam, RMSprop and Adagrad tell; for other optimizers a look is a
+            ValueError.
         """
+
+    @property
+    def proximal_names(self) -> tuple[str, ...]:
+        """Names of the weights that ``project`` takes proximal steps on.
+
+        If there are some, ``fit`` raises a ValueError before training if the optimizer
+        does not tell its step sizes. Known after ``begin``.
+        """
+        return ()
 
     def average(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
         """Return what to evaluate and to keep instead of the weights, such as a mean.

@@ -6,8 +6,9 @@ from typing import Literal, TypedDict
 from torch import Tensor, nn
 
 from skreg._utils.flat import joined
-from skreg._utils.rules import Rule, is_coefficient
-from skreg.penalties import add_elastic_net, penalized_parameters
+from skreg._utils.of_nets import by_net
+from skreg._utils.rules import Rule, is_bool, is_coefficient
+from skreg.penalties import add_elastic_net, penalized_parameters, soft_threshold
 from skreg.regularizers._base import Parameter, Regularizer
 
 __all__ = ["ElasticNet", "ElasticNetTypes"]
@@ -24,6 +25,7 @@ class ElasticNetTypes(TypedDict, total=False):
     lambda1: float
     lambda2: float
     penalize: Literal["all", "weights"] | list[str] | tuple[str, ...]
+    proximal: bool
 
 
 class ElasticNet(Regularizer):
@@ -33,16 +35,27 @@ class ElasticNet(Regularizer):
     :math:`\mathrm{sign}(0) = 0`. There is no factor 1/2, and no division by the number
     of samples or of parameters.
 
+    A step along the subgradient leaves weights small, but never zero. A proximal step,
+    after each step of the optimizer, moves each weight towards zero by
+    :math:`\lambda_1` times its step size, and no further: many become exactly zero. The
+    step size is that of the optimizer, for each weight its own under Adam; then what
+    rests is a minimum of the objective.
+
     Parameters
     ----------
     lambda1, lambda2 : float, default=0.0
     penalize : {"all", "weights"} or list of str, default="all"
         See :func:`skreg.penalties.penalized_parameters`.
+    proximal : bool, default=False
+        Whether the L1 penalty acts by proximal steps instead of by its subgradient.
 
     References
     ----------
     Zou and Hastie, "Regularization and variable selection via the elastic net",
     Journal of the Royal Statistical Society B 67 (2005).
+
+    Yun, Lozano and Yang, "Adaptive proximal gradient methods for structured neural
+    networks", NeurIPS 34 (2021).
     """
 
     parameters = {
@@ -74,12 +87,26 @@ class ElasticNet(Regularizer):
             'e.g. ``["fc1.*"]``. They are those of `module`; of modules that a '
             "subclass adds, nothing is penalised, and ``param_norm`` leaves them out.",
         ),
+        "proximal": Parameter(
+            False,
+            "bool",
+            Rule(
+                is_bool,
+                "a bool",
+                "True makes weights under an L1 penalty exactly zero",
+                True,
+            ),
+            "Let `lambda1` act by a proximal step after each step of the optimizer, "
+            "instead of by its subgradient: weights become exactly zero (Yun et al., "
+            "2021). For SGD, Adam, AdamW, Adamax, NAdam, RAdam, RMSprop and Adagrad.",
+        ),
     }
 
-    def __init__(self, lambda1=0.0, lambda2=0.0, penalize="all"):
+    def __init__(self, lambda1=0.0, lambda2=0.0, penalize="all", proximal=False):
         self.lambda1 = lambda1
         self.lambda2 = lambda2
         self.penalize = penalize
+        self.proximal = proximal
 
     @property
     def is_neutral(self) -> bool:
@@ -87,6 +114,21 @@ class ElasticNet(Regularizer):
 
     def begin(self, module: nn.Module) -> None:
         self.names_ = tuple(penalized_parameters(module, self.penalize))
+
+    def acts_in(self, method: str) -> bool:
+        project = getattr(self.project, "__func__", None)
+        if method == "project" and project is ElasticNet.project:
+            return self.is_proximal
+        return super().acts_in(method)
+
+    @property
+    def is_proximal(self) -> bool:
+        """Whether it takes proximal steps."""
+        return bool(self.proximal and self.lambda1 > 0)
+
+    @property
+    def proximal_names(self) -> tuple[str, ...]:
+        return self.names_ if self.is_proximal else ()
 
     def add_gradients(self, gradients, weights) -> Tensor | float:
         return self._add(gradients, weights, overwrite=False)
@@ -102,12 +144,28 @@ class ElasticNet(Regularizer):
         names = self.names_
         return add_elastic_net(
             *(joined(gradients, names), joined(weights, names)),
-            *(self.lambda1, self.lambda2),
+            *(self.of_subgradient, self.lambda2),
+            proximal=self.of_steps,
             overwrite=overwrite,
         )
 
+    def project(self, weights, step_sizes) -> None:
+        for name in self.proximal_names:
+            w = weights[name]
+            w.copy_(soft_threshold(w, self.lambda1 * step_sizes[name]))
+
+    @property
+    def of_subgradient(self) -> float:
+        """The L1 coefficient that acts by its subgradient."""
+        return 0.0 if self.is_proximal else self.lambda1
+
+    @property
+    def of_steps(self) -> float:
+        """The L1 coefficient that acts by proximal steps."""
+        return self.lambda1 if self.is_proximal else 0.0
+
     def coefficient(self, attribute: str, name: str) -> float:
-        """Return `lambda1` or `lambda2` for a parameter of the module."""
+        """Return one of its coefficients, such as "lambda2", for a parameter."""
         return getattr(self, attribute) if name in self.names_ else 0.0
 
     @classmethod
@@ -124,27 +182,49 @@ class _ElasticNets(ElasticNet):
 
     def __init__(self, members):
         self.members = members
-        self._coefficients = None
+        self._coefficients = {}
+
+    @property
+    def is_proximal(self) -> bool:
+        return any(member.is_proximal for member in self.members)
+
+    def acts_in(self, method: str) -> bool:
+        return self.is_proximal if method == "project" else super().acts_in(method)
 
     def write_gradients(self, gradients, weights) -> Tensor | float:
         return self._add(gradients, weights, overwrite=True)
 
     def _add(self, gradients, weights, overwrite):
-        if self._coefficients is None:
-            self._coefficients = [
-                self._coefficient(name, weights) for name in ("lambda1", "lambda2")
-            ]
-        tensors = list(gradients.values()), list(weights.values())
-        return add_elastic_net(*tensors, *self._coefficients, overwrite=overwrite)
+        l1, l2 = (
+            self._of_nets(name, weights) for name in ("of_subgradient", "lambda2")
+        )
+        by_steps = self._of_nets("of_steps", weights) if self.is_proximal else 0.0
+        return add_elastic_net(
+            *(list(gradients.values()), list(weights.values()), l1, l2),
+            proximal=by_steps,
+            overwrite=overwrite,
+        )
 
-    def _coefficient(self, attribute: str, weights) -> list[Tensor | None]:
+    def project(self, weights, step_sizes) -> None:
+        coefficients = self._of_nets("of_steps", weights)
+        for (name, w), l1 in zip(weights.items(), coefficients, strict=True):
+            if l1 is not None:
+                cut = by_net(l1, w) * step_sizes[name]
+                w.copy_(soft_threshold(w, cut))
+
+    def _of_nets(self, attribute: str, weights) -> list[Tensor | None]:
         """Return a coefficient for each net, for each parameter; None if all are 0."""
-        like = next(iter(weights.values()))
-        found = []
-        for name in weights:
-            of_nets = [
-                0.0 if member.is_neutral else member.coefficient(attribute, name)
-                for member in self.members
+        if attribute not in self._coefficients:
+            like = next(iter(weights.values()))
+            by_name = [
+                [
+                    0.0 if member.is_neutral else member.coefficient(attribute, name)
+                    for member in self.members
+                ]
+                for name in weights
             ]
-            found.append(like.new_tensor(of_nets) if any(of_nets) else None)
-        return found
+            self._coefficients[attribute] = [
+                like.new_tensor(of_nets) if any(of_nets) else None
+                for of_nets in by_name
+            ]
+        return self._coefficients[attribute]

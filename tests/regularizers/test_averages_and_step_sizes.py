@@ -96,8 +96,8 @@ def test_the_nets_of_a_stack_know_their_step_sizes(optimizer):
 @pytest.mark.parametrize(
     "params",
     [
-        {"optimizer": torch.optim.RMSprop},
-        {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
+        {"optimizer": torch.optim.Rprop},
+        {"optimizer": torch.optim.SGD, "optimizer__momentum": 1.0},
     ],
 )
 def test_an_optimizer_that_does_not_tell_is_an_error(path, params):
