@@ -22,6 +22,7 @@ __all__ = [
     "fgsm",
     "log_odds_of_any_error",
     "log_odds_of_error",
+    "log_odds_with_gradient",
     "pgd",
     "random_start",
 ]
@@ -191,6 +192,26 @@ def log_odds_of_error(outputs: Tensor, y: Tensor) -> Tensor:
     return others.logsumexp(dim=1) - outputs.gather(1, y)[:, 0]
 
 
+def log_odds_with_gradient(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what :func:`log_odds_of_error` does, and its gradient in the outputs.
+
+    Parameters
+    ----------
+    outputs : Tensor of shape (n_samples, n_classes)
+    y : Tensor of shape (n_samples,), dtype int64
+
+    Returns
+    -------
+    losses : Tensor of shape (n_samples,)
+    gradient : Tensor of shape (n_samples, n_classes)
+    """
+    y = y[:, None]
+    others = outputs.scatter(1, y, -torch.inf)
+    total = others.logsumexp(dim=1, keepdim=True)
+    losses = (total - outputs.gather(1, y))[:, 0]
+    return losses, others.sub_(total).exp_().scatter_(1, y, -1.0)
+
+
 def log_odds_of_any_error(outputs: Tensor, y: Tensor) -> Tensor:
     r"""Return :math:`\log((1 - p_y) / p_y)`, with p of independent 0/1 targets.
 
@@ -286,6 +307,8 @@ def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
 
 
 def _loss_and_gradient(loss, x: Tensor) -> tuple[Tensor, Tensor]:
+    if hasattr(loss, "with_gradient"):  # written out
+        return loss.with_gradient(x)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         losses = loss(x)

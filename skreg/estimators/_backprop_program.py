@@ -134,13 +134,7 @@ class BackpropProgram(ProgramOfNet):
 
     def losses_of_inputs(self, y: Tensor):
         """Return the function of inputs that attacks maximise, with gradients."""
-        fit = self.net._session
-
-        def losses(X: Tensor) -> Tensor:
-            outputs = self.backprop.attached(X.flatten(start_dim=1))
-            return fit.sample_losses(fit.checked_outputs(outputs, len(X)), y)
-
-        return losses
+        return InputLosses(self.net._session, self.backprop, y)
 
     def outputs(self, X: Tensor) -> Tensor:
         """Return the module's outputs, with dropout off."""
@@ -177,6 +171,36 @@ class BackpropProgram(ProgramOfNet):
         for parameter in self.parameters:
             parameter.data = parameter.detach().clone()
             parameter.grad = None
+
+
+class InputLosses:
+    """Losses of samples as a function of their inputs, with the gradient written out.
+
+    Parameters
+    ----------
+    fit : FitState
+    backprop : Backprop
+        Of one net.
+    y : Tensor of shape (n_samples, ...)
+    """
+
+    def __init__(self, fit, backprop: Backprop, y: Tensor):
+        self.fit, self.backprop, self.y = fit, backprop, y
+
+    def __call__(self, X: Tensor) -> Tensor:
+        """Return the losses, of shape (n_samples,), with their graph."""
+        outputs = self.backprop.attached(X.flatten(start_dim=1))
+        outputs = self.fit.checked_outputs(outputs, len(X))
+        return self.fit.sample_losses(outputs, self.y)
+
+    @torch.no_grad()
+    def with_gradient(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the losses, and the gradient of their sum in X."""
+        outputs = self.backprop.forward(X.flatten(start_dim=1), training=False)
+        checked = self.fit.checked_outputs(outputs, len(X))
+        losses, gradient = self.fit.sample_losses_with_gradient(checked, self.y)
+        found = self.backprop.input_gradient(gradient.view_as(outputs))
+        return losses, found.view(X.shape)
 
 
 def _flattened(net) -> tuple[FlatTensors, FlatTensors]:

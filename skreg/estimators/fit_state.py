@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skreg.attacks import log_odds_with_gradient
 from skreg.estimators._backprop_program import BackpropProgram
 from skreg.estimators._input_range import SeenRange
 from skreg.estimators._targets import Targets
@@ -147,6 +148,18 @@ class FitState:
     def sample_losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return what attacks maximise, of shape (n_samples,)."""
         return self.net._sample_losses(outputs, y)
+
+    def sample_losses_with_gradient(
+        self, outputs: Tensor, y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return what attacks maximise, and its gradient in the outputs."""
+        if self.net.target_kind == "classes":  # whoever overrides it has hooks
+            return log_odds_with_gradient(outputs, y)
+        with torch.enable_grad():
+            outputs = outputs.detach().requires_grad_()
+            losses = self.sample_losses(outputs, y)
+            (gradient,) = torch.autograd.grad(losses.sum(), outputs)
+        return losses.detach(), gradient
 
     def look_at_outputs(self, outputs: Tensor, operation: str) -> None:
         """Warn of outputs that the criterion is not meant for; only the first time."""

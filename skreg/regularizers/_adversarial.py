@@ -134,7 +134,10 @@ class AdversarialTraining(Regularizer):
         return attacked
 
     def _attack(self, X: Tensor, losses: Callable, drawn: Tensor | None) -> Tensor:
-        bounds = self.data_.input_range or (-inf, inf)
+        if not hasattr(self, "bounds_"):
+            low, high = self.data_.input_range or (-inf, inf)
+            self.bounds_ = X.new_tensor(low), X.new_tensor(high)
+        bounds = self.bounds_
         return self._attacked(X, losses, drawn, self.adversarial_eps, bounds)
 
     def _attacked(self, X, losses, drawn, eps, bounds) -> Tensor:

@@ -115,7 +115,7 @@ class _Units(NamedTuple):
         stacked = isinstance(bound, Tensor)
         by_unit = w.view(len(w), *self.shape) if stacked else w.view(self.shape)
         norm = torch.linalg.vector_norm(by_unit, dim=self.axes, keepdim=True)
-        by_unit.mul_(torch.where(norm > bound, bound / norm, 1.0))
+        by_unit.mul_((bound / norm).clamp_(max=1.0))
 
 
 def _units(module: nn.Module) -> Iterator[_Units]:

@@ -162,20 +162,10 @@ class Stack:
         y = samples.y.expand(n_nets, *samples.y.shape) if y is None else y
         y = y.flatten(0, 1)
 
-        def losses(flat: Tensor) -> Tensor:
-            outputs = self._attached_outputs(flat.view(n_nets, n, *flat.shape[1:]))
-            outputs = outputs.reshape(n_nets * n, self.n_outputs)
-            return fit.sample_losses(outputs, y)
-
+        losses = _InputLosses(self.model, fit, y, X.shape)
         drawn = [d if d is None else d.flatten(0, 1) for d in samples.drawn_by_net()]
         flat = self.regularizers.perturb(X.flatten(0, 1), y, losses, drawn)
         samples.X = flat.view(X.shape)
-
-    def _attached_outputs(self, X: Tensor) -> Tensor:
-        """Return the outputs with a graph that ends at the inputs."""
-        if isinstance(self.model, Backprop):
-            return self.model.attached(X.flatten(start_dim=2))
-        return self.model.attached_to(X)
 
     def _look_at_outputs(self, outputs: Tensor) -> None:
         """Let a net warn of outputs that its criterion is not meant for, once."""
@@ -328,6 +318,43 @@ class Stack:
                     else _copy(value)
                     for key, value in self.optimizer.state[view].items()
                 }
+
+
+class _InputLosses:
+    """Losses of the samples of all nets as a function of their inputs.
+
+    Samples are those of one net after the other, of shape (B * n, ...).
+
+    Parameters
+    ----------
+    model : Backprop or VmappedModule
+    fit : FitState
+        Of any of the nets.
+    y : Tensor of shape (B * n, ...)
+    shape : tuple (B, n, ...)
+        Of all inputs.
+    """
+
+    def __init__(self, model, fit, y: Tensor, shape):
+        self.model, self.fit, self.y, self.shape = model, fit, y, shape
+        if isinstance(model, Backprop):
+            self.with_gradient = self._with_gradient
+
+    def __call__(self, flat: Tensor) -> Tensor:
+        X = flat.view(self.shape)
+        if isinstance(self.model, Backprop):
+            outputs = self.model.attached(X.flatten(start_dim=2))
+        else:
+            outputs = self.model.attached_to(X)
+        return self.fit.sample_losses(outputs.reshape(len(flat), -1), self.y)
+
+    @torch.no_grad()
+    def _with_gradient(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = self.model.forward(flat.view(*self.shape[:2], -1), training=False)
+        flat_outputs = outputs.reshape(len(flat), -1)
+        losses, gradient = self.fit.sample_losses_with_gradient(flat_outputs, self.y)
+        found = self.model.input_gradient(gradient.view(outputs.shape))
+        return losses, found.reshape(flat.shape)
 
 
 def _states(candidate: StackableFit) -> dict[str, dict]:
