@@ -181,15 +181,28 @@ def log_odds_of_error(outputs: Tensor, y: Tensor) -> Tensor:
     outputs : Tensor of shape (n_samples, n_classes)
         Logits or log-probabilities, of at least two classes.
     y : Tensor of shape (n_samples,), dtype int64
-        The right classes.
+        The right classes; or a Tensor of shape (n_samples, n_classes) of their
+        shares, by which the values of all classes are weighted.
 
     Returns
     -------
     Tensor of shape (n_samples,)
     """
+    if y.is_floating_point():
+        return (y * _log_odds_of_each_error(outputs)).sum(dim=1)
     y = y[:, None]
     others = outputs.scatter(1, y, -torch.inf)
     return others.logsumexp(dim=1) - outputs.gather(1, y)[:, 0]
+
+
+def _log_odds_of_each_error(outputs: Tensor) -> Tensor:
+    """Return `log_odds_of_error` of each class, of the shape of the outputs."""
+    log_p = outputs.log_softmax(dim=1)
+    likeliest = outputs.argmax(dim=1, keepdim=True)
+    # The others have probabilities of at most 1 / 2, which one may be taken from 1.
+    rest = torch.log1p(-log_p.exp().scatter(1, likeliest, 0.0))
+    log_odds = log_odds_of_error(outputs, likeliest[:, 0])[:, None]
+    return (rest - log_p).scatter(1, likeliest, log_odds)
 
 
 def log_odds_with_gradient(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,7 +236,7 @@ def log_odds_of_any_error(outputs: Tensor, y: Tensor) -> Tensor:
     outputs : Tensor of shape (n_samples, n_labels)
         Logits.
     y : Tensor of shape (n_samples, n_labels)
-        Zeros and ones.
+        Zeros and ones; numbers in between are rounded.
 
     Returns
     -------

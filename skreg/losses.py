@@ -87,12 +87,14 @@ def cross_entropy(
     scale: float | Tensor,
     label_smoothing: float | Tensor = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy of logits and class indices, and its gradient.
+    """Return the cross-entropy of logits and classes, and its gradient.
 
     Parameters
     ----------
     outputs : Tensor of shape (n, n_classes) or (B, n, n_classes)
-    targets : Tensor of int64 of shape (n,) or (B, n)
+    targets : Tensor of shape (n,) or (B, n), or (n, n_classes) or (B, n, n_classes)
+        Class indices, of int64; or the probabilities of the classes, of the dtype of
+        `outputs`, which sum to 1.
     scale : float or Tensor of shape (n,) or (B, n)
     label_smoothing : float or Tensor of shape (B, 1, 1), default=0.0
 
@@ -114,11 +116,16 @@ def cross_entropy(
 def _cross_entropy(outputs, targets, scale, label_smoothing, axis):
     log_p = torch.log_softmax(outputs, axis)
     n_classes = log_p.shape[axis]
-    shape = list(log_p.shape)
-    del shape[axis]
-    wanted = torch.zeros_like(log_p)
-    wanted.scatter_(axis, targets.expand(shape).unsqueeze(axis), 1.0)
-    if isinstance(label_smoothing, Tensor) or label_smoothing:
+    smooths = isinstance(label_smoothing, Tensor) or label_smoothing > 0
+    if targets.is_floating_point():
+        wanted = (targets.mT if axis == -2 else targets).expand(log_p.shape)
+        wanted = wanted.clone() if smooths else wanted
+    else:
+        shape = list(log_p.shape)
+        del shape[axis]
+        wanted = torch.zeros_like(log_p)
+        wanted.scatter_(axis, targets.expand(shape).unsqueeze(axis), 1.0)
+    if smooths:
         wanted.mul_(1 - label_smoothing).add_(label_smoothing / n_classes)
     loss = _sum_of_products(log_p, wanted, scale, axis).neg_()
     gradient = log_p.exp_().sub_(wanted)

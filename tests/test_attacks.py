@@ -215,6 +215,22 @@ def test_log_odds_are_those_of_the_cross_entropy(seed, n_classes, scale):
     torch.testing.assert_close(log_odds_of_error(log_p, y), odds)
 
 
+@given(seed=st.integers(0, 99), n_classes=st.integers(2, 5), scale=st.floats(0, 60))
+def test_log_odds_of_shares_are_shares_of_log_odds(seed, n_classes, scale):
+    torch.manual_seed(seed)
+    outputs = scale * torch.randn(4, n_classes, dtype=torch.float64)
+    outputs.requires_grad_()
+    shares = torch.rand(4, n_classes, dtype=torch.float64)
+    expected = sum(
+        shares[:, k] * log_odds_of_error(outputs, torch.full((4,), k))
+        for k in range(n_classes)
+    )
+    found = log_odds_of_error(outputs, shares)
+    torch.testing.assert_close(found, expected)
+    slopes = (torch.autograd.grad(odds.sum(), outputs) for odds in (found, expected))
+    torch.testing.assert_close(*slopes)
+
+
 def test_log_odds_are_exact_where_the_net_is_sure():
     logits = torch.tensor([[40.0, 0.0, 1.0]], requires_grad=True)
     y = torch.tensor([0])

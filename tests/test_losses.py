@@ -86,6 +86,44 @@ def test_loss_and_gradient_are_those_of_torch(
     torch.testing.assert_close(gradient, theirs.grad)
 
 
+@given(
+    seed=st.integers(0, 1000),
+    stack=st.sampled_from([(), (1,), (3,)]),
+    shared=st.booleans(),
+    weighted=st.booleans(),
+    smoothing=st.sampled_from([0.0, 0.3]),
+    turned=st.booleans(),
+)
+def test_cross_entropy_of_probabilities_is_that_of_torch(
+    seed, stack, shared, weighted, smoothing, turned
+):
+    criterion = nn.CrossEntropyLoss(label_smoothing=smoothing)
+    outputs = drawn(criterion, seed, (*stack, N, K), 3.0)
+    if turned:  # as stacks return them
+        outputs = outputs.mT.contiguous().mT
+    y = torch.rand(*(() if shared else stack), N, K, dtype=torch.float64)
+    y /= y.sum(-1, keepdim=True)
+    scale = torch.rand(*stack, N, dtype=torch.float64) if weighted else 1 / N
+    theirs = outputs.clone().requires_grad_()
+    losses = F.cross_entropy(
+        *(theirs.reshape(-1, K), y.expand(*stack, N, K).reshape(-1, K)),
+        reduction="none",
+        label_smoothing=smoothing,
+    )
+    expected = (losses.reshape(*stack, N) * scale).sum(-1)
+    expected.sum().backward()
+    before = y.clone()
+    loss, gradient = loss_with_gradient(criterion)(outputs, y, scale)
+    torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close(gradient, theirs.grad)
+    assert torch.equal(y, before)
+    one_hot = y.argmax(-1)
+    hard = loss_with_gradient(criterion)(outputs, one_hot, scale)
+    rows = F.one_hot(one_hot, K).double()
+    soft = loss_with_gradient(criterion)(outputs, rows, scale)
+    torch.testing.assert_close(soft, hard)
+
+
 @pytest.mark.parametrize("name", CRITERIA)
 def test_the_plain_mean_is_the_criterion_itself(name):
     criterion = CRITERIA[name]
@@ -96,16 +134,18 @@ def test_the_plain_mean_is_the_criterion_itself(name):
 
 
 @pytest.mark.parametrize(
-    ("kind", "option", "values"),
+    ("kind", "option", "values", "soft"),
     [
-        (nn.CrossEntropyLoss, "label_smoothing", [0.0, 0.1, 0.9]),
-        (nn.HuberLoss, "delta", [0.1, 1.0, 10.0]),
+        (nn.CrossEntropyLoss, "label_smoothing", [0.0, 0.1, 0.9], False),
+        (nn.CrossEntropyLoss, "label_smoothing", [0.0, 0.1, 0.9], True),
+        (nn.HuberLoss, "delta", [0.1, 1.0, 10.0], False),
     ],
 )
-def test_each_net_of_a_stack_has_its_own_option(kind, option, values):
+def test_each_net_of_a_stack_has_its_own_option(kind, option, values, soft):
     criteria = [kind(**{option: value}) for value in values]
     outputs = drawn(criteria[0], 1, (3, N, K), 2.0)
     y = targets_for(criteria[0], (N, K))
+    y = torch.rand(N, K, dtype=torch.float64).softmax(-1) if soft else y
     together = loss_with_gradient(criteria)(outputs.clone(), y, 1 / N)
     for i, criterion in enumerate(criteria):
         alone = loss_with_gradient(criterion)(outputs[i].clone(), y, 1 / N)

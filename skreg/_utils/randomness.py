@@ -41,10 +41,21 @@ def make_generator(seed: int, device="cpu") -> torch.Generator:
 
 
 @contextmanager
-def borrowed(generator: torch.Generator, device: torch.device) -> Iterator[None]:
-    """Let torch's own generator draw what `generator`, of the CPU, would draw next.
+def borrowed(
+    generator: torch.Generator,
+    device: torch.device,
+    of_device: torch.Generator | None = None,
+) -> Iterator[None]:
+    """Let torch's own generators draw what others would draw next.
 
-    That of another device is seeded with what `generator` draws.
+    Parameters
+    ----------
+    generator : torch.Generator
+        Of the CPU.
+    device : torch.device
+    of_device : torch.Generator, default=None
+        Of `device`, if that is another one; None seeds torch's own one with what
+        `generator` draws.
     """
     accelerators = [] if device.type == "cpu" else [device]
     with (
@@ -52,12 +63,19 @@ def borrowed(generator: torch.Generator, device: torch.device) -> Iterator[None]
         torch.random.fork_rng(accelerators, device_type=_fork_type(device)),
     ):
         for accelerator in accelerators:
+            module = torch.get_device_module(accelerator)
+            if of_device is not None:
+                module.set_rng_state(of_device.get_state(), device)
+                continue
             seed = torch.randint(2**62, (), generator=generator).item()
-            with torch.get_device_module(accelerator).device(accelerator):
-                torch.get_device_module(accelerator).manual_seed(seed)
+            with module.device(accelerator):
+                module.manual_seed(seed)
         torch.default_generator.set_state(generator.get_state())
         yield
         generator.set_state(torch.default_generator.get_state())
+        if accelerators and of_device is not None:
+            module = torch.get_device_module(device)
+            of_device.set_state(module.get_rng_state(device))
 
 
 @contextmanager

@@ -153,7 +153,8 @@ class FitState:
         self, outputs: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return what attacks maximise, and its gradient in the outputs."""
-        if self.net.target_kind == "classes":  # whoever overrides it has hooks
+        # Whoever overrides it has hooks. Shares of classes are floating-point numbers.
+        if self.net.target_kind == "classes" and not y.is_floating_point():
             return log_odds_with_gradient(outputs, y)
         with torch.enable_grad():
             outputs = outputs.detach().requires_grad_()

@@ -12,6 +12,7 @@ from skreg.regularizers._lr_schedule import (
     LearningRateScheduleTypes,
 )
 from skreg.regularizers._max_norm import MaxNorm, MaxNormTypes
+from skreg.regularizers._mixing import Mixing, MixingTypes
 from skreg.regularizers._sharpness_aware import SharpnessAware, SharpnessAwareTypes
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "LabelSmoothing",
     "LearningRateSchedule",
     "MaxNorm",
+    "Mixing",
     "Parameter",
     "Regularizer",
     "SharpnessAware",
@@ -35,6 +37,7 @@ REGULARIZERS: tuple[type[Regularizer], ...] = (
     MaxNorm,
     Augmentation,
     LabelSmoothing,
+    Mixing,
     AdversarialTraining,
     GradientClipping,
     SharpnessAware,
@@ -48,6 +51,7 @@ class RegularizerTypes(
     MaxNormTypes,
     AugmentationTypes,
     LabelSmoothingTypes,
+    MixingTypes,
     AdversarialTypes,
     GradientClippingTypes,
     SharpnessAwareTypes,

@@ -71,6 +71,7 @@ class Regularizer(BaseEstimator):
         What is known of the data, from ``begin`` on.
     """
 
+    data_: TrainingData
     # Of the estimators, by name: only those that come with this package.
     parameters: ClassVar[Mapping[str, Parameter]] = MappingProxyType({})
     # Their options, by prefix and name, such as ``average__decay``; None are those of

@@ -77,7 +77,8 @@ class LabelSmoothing(Regularizer):
         return smoothed
 
     def _refusal(self, criterion) -> str:
-        name, targets = type(criterion).__name__, self.data_.targets
+        name = getattr(criterion, "__name__", type(criterion).__name__)
+        targets = self.data_.targets
         what = f"label_smoothing={self.label_smoothing!r}"
         if targets == "numbers":
             return (

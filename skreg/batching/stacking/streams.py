@@ -172,6 +172,10 @@ class Stream:
         """A copy of those of the representative, of which batches are asked."""
         return deepcopy(self.representative.regularizers)
 
+    @property
+    def _device(self) -> torch.device:
+        return self.representative.net.device_
+
     def begin_epoch(self, epoch: int) -> None:
         """Draw the order of the samples.
 
@@ -180,29 +184,35 @@ class Stream:
         epoch : int
             Counted from 1.
         """
-        self.generator = make_generator(epoch_seed(self.representative.seed, epoch))
+        seed, device = epoch_seed(self.representative.seed, epoch), self._device
+        self.generator = make_generator(seed)
+        self._of_device = None if device.type == "cpu" else make_generator(seed, device)
         batches = copy(self.representative.batches)
         batches.dataset, batches.generator = self.dataset, self.generator
         self._batches = batches.in_order(batches.draw_order())
 
     def next_batch(self) -> tuple[Tensor, Tensor, float | Tensor]:
         """Return X, y and the scale of the losses of the next batch of the epoch."""
-        net, batch = self.representative.net, next(self._batches)
+        batch = next(self._batches)
         (X, y), weight = batch, batch.weight
         if weight is not None:
             weight = weight / self.representative.fit.mean_weight
         X = self.representative.fit.to_device(X)
         if self.regularizers.changes_batches:
-            with borrowed(self.generator, net.device_), torch.no_grad():
+            with self._borrowed(), torch.no_grad():
                 X, y, weight = self.regularizers.batch(X, y, weight)
         if not self.regularizers.perturbs:
             self.drawn = [None] * len(self.regularizers.members)
         else:
-            with borrowed(self.generator, net.device_):
+            with self._borrowed():
                 self.drawn = self.regularizers.draw(X)
         if weight is None:
             return X, y, 1 / X.shape[0]
         return X, y, weight.to(X) / len(X)
+
+    def _borrowed(self):
+        """Return a context in which torch draws what a single fit would draw."""
+        return borrowed(self.generator, self._device, self._of_device)
 
 
 class Streams:
