@@ -15,19 +15,21 @@ A stack of B nets has weights of shape (B, out, in), and inputs of shape (B, n, 
 `Parts` if some of its nets see the same. Nothing mixes the nets.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from skreg._utils.hooks import has_hooks
-from skreg.modules import FullyConnected
+from skreg.modules import FullyConnected, Residual
 
 __all__ = [
     "Backprop",
     "Parts",
+    "flat",
     "fully_connected_layers",
+    "normalizes",
 ]
 
 _aten = torch.ops.aten
@@ -51,7 +53,7 @@ ACTIVATION_FORWARD: dict[type, Callable[[Any, Tensor], Tensor]] = {
 }
 
 
-OTHER_LAYERS = {nn.Dropout, *ACTIVATION_FORWARD}  # than linear ones
+WITHOUT_WEIGHTS = {nn.Dropout, *ACTIVATION_FORWARD}
 
 
 def fully_connected_layers(
@@ -62,16 +64,17 @@ def fully_connected_layers(
     Parameters
     ----------
     module : nn.Module
-        A `FullyConnected` net, or an ``nn.Sequential`` of linear layers, dropout, and
-        activations whose slope follows from their output.
+        A `FullyConnected` net, or an ``nn.Sequential`` of linear layers, batch
+        normalisation, dropout, and activations whose slope follows from their output.
     sample_shape : sequence of int
         Shape of one input.
 
     Returns
     -------
     list of nn.Module or None
-        Linear, activation and dropout layers, for inputs of shape (n, features). None
-        for any other architecture, or with hooks, or with frozen or shared weights.
+        Linear, activation, normalisation and dropout layers, and skip connections, for
+        inputs of shape (n, features). None for any other architecture, or with hooks,
+        or with frozen or shared weights.
     """
     if isinstance(module, FullyConnected):
         if type(module).forward is not FullyConnected.forward:
@@ -90,23 +93,45 @@ def fully_connected_layers(
     if not layers or type(layers[0]) is not nn.Linear:
         return None
     weights, seen = [], set()
-    for layer in layers:
-        if type(layer) is nn.Linear:
-            if layer in seen:
-                return None
-            seen.add(layer)
-            weights += layer._parameters.values()
-        elif type(layer) not in OTHER_LAYERS:
+    for layer in flat(layers):
+        if type(layer) in WITHOUT_WEIGHTS:
+            if getattr(layer, "negative_slope", 0) < 0:
+                return None  # the slope does not follow from the output
+            continue
+        if layer in seen or not (type(layer) is nn.Linear or _is_plain_norm(layer)):
             return None
-        elif getattr(layer, "negative_slope", 0) < 0:
-            return None  # the slope does not follow from the output
+        seen.add(layer)
+        weights += layer._parameters.values()
     weights = [w for w in weights if w is not None]
     plain = (
-        list(map(id, weights)) == list(map(id, module.parameters()))
+        sorted(map(id, weights)) == sorted(map(id, module.parameters()))
         and all(w.requires_grad and not has_hooks(w) for w in weights)
         and not any(has_hooks(m) or "forward" in vars(m) for m in module.modules())
     )
     return layers if plain else None
+
+
+def flat(layers: Sequence[nn.Module]) -> Iterator[nn.Module]:
+    """Yield the layers, those inside of skip connections included."""
+    for layer in layers:
+        if type(layer) is Residual:
+            yield from flat(layer.layers)
+        else:
+            yield layer
+
+
+def normalizes(layer: nn.Module) -> bool:
+    """Return whether a layer of a fully connected net is batch normalisation."""
+    return type(layer) is nn.BatchNorm1d
+
+
+def _is_plain_norm(layer: nn.Module) -> bool:
+    return (
+        normalizes(layer)
+        and layer.affine
+        and layer.track_running_stats
+        and layer.momentum is not None
+    )
 
 
 class Parts(NamedTuple):
@@ -142,6 +167,9 @@ class Backprop:
     draw_mask : callable
         Maps a dropout layer and a tensor to what the tensor is multiplied with, of
         the same shape; or to None for no dropout.
+    buffers : mapping of Tensor to Tensor, default=None
+        Values of the buffers of `layers`, with an axis of nets in front; None takes
+        the buffers themselves.
     """
 
     def __init__(
@@ -150,17 +178,29 @@ class Backprop:
         weights: Mapping[nn.Parameter, Tensor],
         gradients: Mapping[nn.Parameter, Tensor],
         draw_mask: Callable[[nn.Module, Tensor], Tensor | None],
+        buffers: Mapping[Tensor, Tensor] | None = None,
     ):
-        self.steps = []
+        self._values = weights, gradients, buffers
+        self._draw_mask = draw_mask
+        self.steps = self._make_steps(layers)
+
+    def _make_steps(self, layers) -> list:
+        weights, gradients, buffers = self._values
+        steps = []
         fresh = True  # what comes in was made by a linear layer, and is nobody else's
         for layer in layers:
             if type(layer) is nn.Dropout:
-                step = _Dropout(layer, draw_mask)
+                step = _Dropout(layer, self._draw_mask)
             elif type(layer) is nn.Linear:
                 step, fresh = _make_linear(layer, weights, gradients), True
+            elif type(layer) is Residual:
+                step, fresh = _Residual(self._make_steps(layer.layers)), True
+            elif normalizes(layer):
+                step, fresh = _BatchNorm(layer, weights, gradients, buffers), True
             else:
                 step, fresh = _Activation(layer, in_place=fresh), False
-            self.steps.append(step)
+            steps.append(step)
+        return steps
 
     def forward(self, x: Tensor | Parts, training: bool) -> Tensor:
         """Return the outputs, of shape (n, out) or (B, n, out); in training, drop."""
@@ -324,6 +364,93 @@ class _Activation:
 
     def input_gradient(self, d):
         return self._backward(self.layer, d, self.h)
+
+
+class _BatchNorm:
+    """Batch normalisation of (n, features), or of a stack's (B, n, features).
+
+    Each feature of each net is a channel of its own.
+    """
+
+    def __init__(self, layer, weights, gradients, buffers):
+        self.layer = layer
+        self.weight, self.bias = weights[layer.weight], weights[layer.bias]
+        self.weight_gradient = gradients[layer.weight]
+        self.bias_gradient = gradients[layer.bias]
+        own = layer.running_mean, layer.running_var, layer.num_batches_tracked
+        self.mean, self.var, self.n_batches = (
+            own if buffers is None else [buffers[b] for b in own]
+        )
+
+    def _options(self):
+        return self.weight.flatten(), self.mean.view(-1), self.var.view(-1)
+
+    def _channels(self, x):
+        """Return (B, n, f), the samples last in memory, as (1, B * f, n)."""
+        return x if x.ndim == 2 else x.mT.reshape(1, -1, x.shape[1])
+
+    def _samples(self, channels):
+        if self.weight.ndim == 1:
+            return channels
+        return channels.view(*self.weight.shape, -1).mT
+
+    def forward(self, x, training):
+        self.x, self.training = self._channels(x), training
+        weight, mean, var = self._options()
+        if training:
+            self.n_batches += 1
+        y, self.batch_mean, self.batch_scale = _aten.native_batch_norm(
+            *(self.x, weight, self.bias.flatten(), mean, var, training),
+            *(self.layer.momentum, self.layer.eps),
+        )
+        return self._samples(y)
+
+    def _gradients(self, d, wanted):
+        weight, mean, var = self._options()
+        return _aten.native_batch_norm_backward(
+            *(self._channels(d), self.x, weight, mean, var),
+            *(self.batch_mean, self.batch_scale, self.training, self.layer.eps, wanted),
+        )
+
+    def backward(self, d, accumulate):
+        d, *found = self._gradients(d, [True, True, True])
+        for gradient, part in zip(
+            (self.weight_gradient, self.bias_gradient), found, strict=True
+        ):
+            part = part.view(gradient.shape)
+            if accumulate:
+                gradient += part
+            else:
+                gradient.copy_(part)
+        return self._samples(d)
+
+    def input_gradient(self, d):
+        return self._samples(self._gradients(d, [True, False, False])[0])
+
+
+class _Residual:
+    """Some steps around which a skip connection leads."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def forward(self, x, training):
+        y = x
+        for step in self.steps:
+            y = step.forward(y, training)
+        return x + y
+
+    def backward(self, d, accumulate):
+        inner = d.clone()  # activations overwrite it
+        for step in reversed(self.steps):
+            inner = step.backward(inner, accumulate)
+        return inner.add_(d)
+
+    def input_gradient(self, d):
+        inner = d.clone()
+        for step in reversed(self.steps):
+            inner = step.input_gradient(inner)
+        return inner.add_(d)
 
 
 class _Dropout:

@@ -35,6 +35,27 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+class Residual(nn.Module):
+    """Skip connection: what goes into some layers is added to what comes out.
+
+    Parameters
+    ----------
+    layers : sequence of nn.Module
+        They keep the shape. They belong to another module, and are not registered.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module]):
+        super().__init__()
+        self.layers = tuple(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x + layers(x)."""
+        y = x
+        for layer in self.layers:
+            y = layer(y)
+        return x + y
+
+
 class FullyConnected(nn.Module):
     """Linear layers ``fc1`` to ``fcN`` with the same activation in between.
 
@@ -86,6 +107,10 @@ class _DropoutBeforeActivation(FullyConnected):
 class MLP(FullyConnected):
     """Multi-layer perceptron with dropout after each hidden activation.
 
+    With batch normalisation (Ioffe and Szegedy, 2015), it comes before the activation.
+    Skip connections (He et al., 2016) lead around each hidden layer that is as wide as
+    the one before it, dropout included; where no width repeats, there are none.
+
     Parameters
     ----------
     in_features : int
@@ -99,6 +124,10 @@ class MLP(FullyConnected):
         "tanh", or e.g. ``nn.Hardswish``.
     dropout : float, default=0.0
         Probability of dropping a hidden unit, in [0, 1].
+    batch_norm : bool, default=False
+        Normalise the outputs of each hidden linear layer over the batch.
+    skip_connections : bool, default=False
+        Add the inputs of a hidden layer to its outputs, where the widths are equal.
 
     Examples
     --------
@@ -115,17 +144,36 @@ class MLP(FullyConnected):
         hidden_layer_sizes: int | Sequence[int] = (100,),
         activation: str | Callable[[], nn.Module] = "relu",
         dropout: float = 0.0,
+        batch_norm: bool = False,
+        skip_connections: bool = False,
     ):
         hidden = _check_sizes(hidden_layer_sizes)
         super().__init__(
             [in_features, *hidden, out_features], _make_activation(activation)
         )
+        self.has_norm = _check_bool("batch_norm", batch_norm)
+        skips = _check_bool("skip_connections", skip_connections)
+        self.skips = [skips and before == after for before, after in pairwise(hidden)]
+        for i, width in enumerate(hidden if self.has_norm else (), start=1):
+            self.add_module(f"norm{i}", nn.BatchNorm1d(width))
         # One layer serves all hidden layers: it holds no weights, and each call
         # draws a mask of its own. It is there at p=0 too, so that p can be raised.
         self.dropout = nn.Dropout(_check_probability(dropout))
 
     def after_linear(self, i):
-        return [self.activation, self.dropout]
+        norm = [self.get_submodule(f"norm{i}")] if self.has_norm else []
+        return [*norm, self.activation, self.dropout]
+
+    def layers(self):
+        layers = super().layers()
+        if not any(self.skips):
+            return layers
+        blocks, n = [], len(self.after_linear(1)) + 1
+        hidden, last = layers[:-1], layers[-1]
+        for i, start in enumerate(range(0, len(hidden), n)):
+            block = hidden[start : start + n]
+            blocks += [Residual(block)] if i > 0 and self.skips[i - 1] else block
+        return [*blocks, last]
 
 
 class AnimalNet(FullyConnected):
@@ -211,6 +259,12 @@ def _check_sizes(hidden_layer_sizes) -> tuple[int, ...]:
             "a sequence of them, one per hidden layer, e.g. (100,) or (64, 64)."
         )
     return tuple(int(size) for size in sizes)
+
+
+def _check_bool(name: str, value) -> bool:
+    if value is True or value is False or type(value).__name__ == "bool_":
+        return bool(value)
+    raise ValueError(f"{name}={value!r} must be True or False.")
 
 
 def _check_probability(dropout) -> float:

@@ -157,3 +157,105 @@ def test_what_counts_as_fully_connected():
     assert fully_connected_layers(nn.Sequential(), (4,)) is None
     for module in (Scaled(4, 2), wide, halves, twice):
         assert fully_connected_layers(module, (4,)) is None
+
+
+# -- batch normalisation and skip connections ------------------------------------------
+
+CONFIGURATIONS = {
+    "norm": {"batch_norm": True},
+    "skip": {"skip_connections": True},
+    "both": {"batch_norm": True, "skip_connections": True, "activation": "tanh"},
+}
+
+
+def deep(name, seed=0):
+    torch.manual_seed(seed)
+    module = MLP(5, 3, hidden_layer_sizes=(4, 4, 6, 6), **CONFIGURATIONS[name]).double()
+    with torch.no_grad():  # no zeros and ones, which would hide errors
+        for w in module.parameters():
+            w.add_(0.1 * torch.randn(w.shape, dtype=w.dtype))
+    return module
+
+
+def backprop_of(modules):
+    """Return the modules as one, or a stack if there are several; and its tensors."""
+    first, stacked = modules[0], len(modules) > 1
+    layers = fully_connected_layers(first, (5,))
+    assert layers is not None
+    of_all = zip(*(m.parameters() for m in modules), strict=True)
+    weights = {
+        own[0]: torch.stack(own).detach() if stacked else own[0].detach()
+        for own in of_all
+    }
+    gradients = {w: torch.full_like(t, 7.0) for w, t in weights.items()}
+    of_all = zip(*(m.buffers() for m in modules), strict=True)
+    buffers = {b[0]: torch.stack(b) if stacked else b[0].clone() for b in of_all}
+    model = Backprop(layers, weights, gradients, no_noise, buffers)
+    return model, gradients, buffers
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("n_nets", [1, 3])
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_norms_and_skips_are_differentiated_as_by_autograd(name, n_nets, accumulate):
+    modules = [deep(name, seed) for seed in range(n_nets)]
+    model, gradients, buffers = backprop_of(modules)
+    x = torch.randn(n_nets, 9, 5, dtype=torch.float64)
+    y = torch.randint(3, (n_nets, 9))
+    for _ in range(2):  # running statistics move twice
+        outputs = model.forward(x if n_nets > 1 else x[0], training=True)
+        gradient = cross_entropy(outputs, y if n_nets > 1 else y[0], 1 / 9)[1]
+        model.backward(gradient, accumulate)
+        for i, module in enumerate(modules):
+            module.zero_grad()
+            expected = module.train()(x[i])
+            F.cross_entropy(expected, y[i]).backward()
+            mine = outputs[i] if n_nets > 1 else outputs
+            torch.testing.assert_close(mine, expected.detach())
+    n_written = 2 if accumulate else 1
+    offset = 7.0 if accumulate else 0.0
+    names = dict(modules[0].named_parameters())
+    for i, module in enumerate(modules):
+        for name, w in module.named_parameters():
+            own = gradients[names[name]]
+            own = own[i] if n_nets > 1 else own
+            torch.testing.assert_close(own, offset + n_written * w.grad)
+        own_buffers = zip(modules[0].buffers(), module.buffers(), strict=True)
+        for first, own in own_buffers:
+            if n_nets > 1:
+                torch.testing.assert_close(buffers[first][i], own)
+    inputs = x.clone().requires_grad_()
+    evaluated = model.attached(inputs if n_nets > 1 else inputs[0])
+    evaluated.square().sum().backward()
+    for i, module in enumerate(modules if n_nets > 1 else ()):
+        own = x[i].clone().requires_grad_()
+        outputs = module.eval()(own)
+        torch.testing.assert_close(evaluated[i], outputs)
+        outputs.square().sum().backward()
+        torch.testing.assert_close(inputs.grad[i], own.grad)
+
+
+def test_skips_lead_around_layers_as_wide_as_the_one_before():
+    torch.manual_seed(0)
+    module = MLP(3, 2, hidden_layer_sizes=(4, 4, 5), skip_connections=True)
+    x = torch.randn(6, 3)
+    h = module.fc1(x).relu()
+    h = h + module.fc2(h).relu()
+    h = module.fc3(h).relu()
+    torch.testing.assert_close(module(x), module.fc4(h))
+    with pytest.raises(ValueError, match="skip_connections='yes' must be True or"):
+        MLP(3, 2, skip_connections="yes")
+
+
+@pytest.mark.parametrize("change", ["momentum", "affine", "statistics", "hook"])
+def test_norms_with_other_options_are_not_written_out(change):
+    options = {
+        "momentum": {"momentum": None},
+        "affine": {"affine": False},
+        "statistics": {"track_running_stats": False},
+    }
+    norm = nn.BatchNorm1d(4, **options.get(change, {}))
+    if change == "hook":
+        norm.register_forward_hook(lambda *args: None)
+    module = nn.Sequential(nn.Linear(5, 4), norm, nn.ReLU(), nn.Linear(4, 2))
+    assert fully_connected_layers(module, (5,)) is None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skreg._utils.flat import FlatTensors
 from skreg._utils.torch_state import plain_torch
-from skreg.backprop import Backprop, fully_connected_layers
+from skreg.backprop import Backprop, flat, fully_connected_layers, normalizes
 from skreg.estimators._programs import ProgramOfNet
 from skreg.estimators.paths import drops, loss_with_gradient_of
 from skreg.training.optimizer_step import make_step
@@ -65,6 +65,10 @@ class BackpropProgram(ProgramOfNet):
             self._draw_mask,
         )
         self.layers = layers
+        inner = list(flat(layers))
+        self._differs_in_training = any(map(drops, inner)) or any(
+            map(normalizes, inner)
+        )
         # A product forward, and two back.
         self.flop_per_sample = 6 * self.weights.flat.numel()
         # Others may change the net at any time, and `is_current` sees it only before an
@@ -147,7 +151,7 @@ class BackpropProgram(ProgramOfNet):
     def _forward_in_training(self, X):
         # What was computed from the same batch with the same weights, to evaluate
         # them at the end of the last epoch, need not be computed again.
-        if self._evaluated is not None and not any(map(drops, self.layers)):
+        if self._evaluated is not None and not self._differs_in_training:
             fingerprint, outputs, _ = self._evaluated
             if fingerprint == self._fingerprint(X):
                 return outputs

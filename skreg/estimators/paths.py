@@ -18,7 +18,7 @@ from skorch.callbacks import Callback, EpochTimer, LRScheduler, PassthroughScori
 from skorch.history import History
 from torch import nn
 
-from skreg.backprop import fully_connected_layers
+from skreg.backprop import flat, fully_connected_layers
 from skreg.callbacks import (
     AccuracyTracker,
     BatchAverage,
@@ -233,7 +233,7 @@ def _reason_against_backprop(net) -> str | None:
     if set(optimized) != set(map(id, parameters)):
         return "its optimizer trains something else than the parameters of the module"
     # On a GPU dropout's own kernel has a stream of its own.
-    if net.device_.type != "cpu" and any(map(drops, layers)):
+    if net.device_.type != "cpu" and any(map(drops, flat(layers))):
         return "dropout on a GPU draws from the stream of its own kernel"
     return None
 

@@ -256,6 +256,7 @@ GRIDS = {
         "lr_schedule": ["one_cycle"],
         "max_norm": [0.5],
         "sam_rho": [0.1],
+        "adversarial_eps": [0.1],
         "max_grad_norm": [0.1, 0.2, 0.3, 0.4],
     },
 }

@@ -93,6 +93,8 @@ class Stack:
             Number of samples of each net.
         """
         samples = self.streams.next_batch()
+        if self.regularizers.perturbs:
+            self._perturb(samples)
         objective, penalty = take_step(self, samples)
         return objective, penalty, samples.sizes
 
@@ -145,8 +147,6 @@ class Stack:
 
     def evaluate(self, samples: Samples) -> tuple[Tensor, Tensor | float]:
         """Write the gradients of a batch; return objectives and penalties."""
-        if self.regularizers.perturbs:
-            self._perturb(samples)
         outputs = self.outputs(samples, training=True)
         self._look_at_outputs(outputs)
         return written_gradients(
@@ -154,6 +154,7 @@ class Stack:
             *(self.regularizers, self.gradients, self.weights),
         )
 
+    @torch.no_grad()
     def _perturb(self, samples: Samples) -> None:
         """Let regularisers put inputs of its own in front of each net."""
         X, fit = samples.by_net(), self.candidates[0].fit
@@ -262,7 +263,8 @@ class Stack:
         def draw_mask(layer: nn.Module, x: Tensor) -> Tensor | None:
             return self.streams.draw_mask(names[id(layer)], x)
 
-        return Backprop(first.layers, parameters, gradients, draw_mask)
+        buffers = {named[name]: buffer for name, buffer in self.fixed.items()}
+        return Backprop(first.layers, parameters, gradients, draw_mask, buffers)
 
     def _make_optimizer(self):
         """Make one optimizer, with a group of views for each set of options."""

@@ -9,7 +9,7 @@ from skorch.callbacks import LRScheduler
 from torch import nn
 
 from skreg._utils.hooks import has_hooks
-from skreg.backprop import fully_connected_layers
+from skreg.backprop import flat, fully_connected_layers, normalizes
 from skreg.batching._jobs import Job
 from skreg.batching.stacking.signature import signature
 from skreg.batching.stacking.vmap import FEATURE_NDIM, named_tensors
@@ -171,6 +171,7 @@ def examine(job: Job, reasons: dict) -> StackableFit | str:
             reasons[key] = reason_against_vmap(net.module_, inputs)
         if reasons[key] is not None:
             return reasons[key]
+    if layers is None or any(map(normalizes, flat(layers))):
         # The rows that fill up a smaller batch must not be seen by the others, as
         # they are in batch normalisation.
         shape = (*shape, len(train), 0 if valid is None else len(valid))
