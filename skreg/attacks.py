@@ -12,6 +12,7 @@ fitted nets, and ``adversarial_eps=`` trains them on attacked batches.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -343,7 +344,7 @@ def _steepest(gradient: Tensor, norm: str) -> Tensor:
     return (flat / length).reshape(gradient.shape)
 
 
-def _into_ball(difference: Tensor, eps: float | Tensor, norm: str) -> Tensor:
+def _into_ball(difference: Tensor, eps: Any, norm: str) -> Tensor:
     if norm == "linf":
         return difference.clamp(-eps, eps)
     length = torch.linalg.vector_norm(difference.flatten(start_dim=1), dim=1)

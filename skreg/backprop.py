@@ -126,7 +126,7 @@ def normalizes(layer: nn.Module) -> bool:
 
 
 def _is_plain_norm(layer: nn.Module) -> bool:
-    return (
+    return bool(
         normalizes(layer)
         and layer.affine
         and layer.track_running_stats

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from functools import reduce
 from math import sqrt
 from operator import add
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -245,7 +246,8 @@ def soft_threshold(w: Tensor, threshold: float | Tensor) -> Tensor:
     >>> soft_threshold(torch.tensor([-3.0, 0.5, 2.0]), 1.0)
     tensor([-2.,  0.,  1.])
     """
-    return w - w.clamp(-threshold, threshold)
+    bound: Any = threshold
+    return w - w.clamp(-bound, bound)
 
 
 def parameter_norms(params: Iterable[Tensor]) -> list[float]:

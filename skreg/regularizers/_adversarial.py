@@ -157,7 +157,7 @@ class _AttacksOfNets(AdversarialTraining):
 
     def __init__(self, members: Sequence[AdversarialTraining]):
         first = members[0]
-        super().__init__(None, first.adversarial_norm, first.adversarial_steps)
+        super().__init__(1.0, first.adversarial_norm, first.adversarial_steps)
         ranges = [member.data_.input_range or (-inf, inf) for member in members]
         eps = [member.adversarial_eps for member in members]
         self.numbers = torch.tensor(

@@ -68,7 +68,7 @@ class Augmentation(Regularizer):
     def begin(self, module: nn.Module) -> None:
         if hasattr(self, "transform_"):
             return
-        self.transform_ = self.augment
+        self.transform_: Any = self.augment
         if isinstance(self.augment, nn.Module):
             device = next(module.parameters()).device
             self.transform_ = deepcopy(self.augment).to(device).train()

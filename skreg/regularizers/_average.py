@@ -2,7 +2,7 @@ r"""Averaged weights: a moving mean (EMA), or that of the last epochs (SWA)."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +87,7 @@ class Average(Regularizer):
         }
     }
 
-    def __init__(self, kind=None, decay=0.99, start=None):
+    def __init__(self, kind: Any = None, decay=0.99, start=None):
         self.kind = kind
         self.decay = decay
         self.start = start
@@ -106,7 +106,8 @@ class Average(Regularizer):
 
     def begin(self, module: nn.Module) -> None:
         if not hasattr(self, "mean_"):
-            self.mean_, self.n_averaged_ = None, 0
+            self.mean_: dict[str, Tensor] = {}
+            self.n_averaged_ = 0
         self.has_statistics_ = any(
             getattr(layer, "running_mean", None) is not None
             for layer in module.modules()
@@ -122,7 +123,7 @@ class Average(Regularizer):
         if not self.has_started_ or (self.kind == "swa" and self.n_left_ > 0):
             return None
         self.n_averaged_ += 1
-        if self.mean_ is None:
+        if not self.mean_:
             self.mean_ = {name: w.clone() for name, w in weights.items()}
         elif self.kind == "swa":
             self._move(weights, 1 / self.n_averaged_)
@@ -154,7 +155,7 @@ class _Averages(Average):
         self.decays = torch.tensor(decays, dtype=torch.float64)
         self.differ = len(set(decays)) > 1
         self.n_averaged_ = first.n_averaged_
-        self.mean_ = first.mean_ and {
+        self.mean_ = {
             name: torch.stack([member.mean_[name] for member in members])
             for name in first.mean_
         }
@@ -170,6 +171,4 @@ class _Averages(Average):
     def unstack(self, members: Sequence[Average]) -> None:
         for i, member in enumerate(members):
             member.n_averaged_ = self.n_averaged_
-            member.mean_ = self.mean_ and {
-                name: mean[i].clone() for name, mean in self.mean_.items()
-            }
+            member.mean_ = {name: mean[i].clone() for name, mean in self.mean_.items()}

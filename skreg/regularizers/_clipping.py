@@ -2,7 +2,7 @@ r"""Gradient clipping: a bound on the L2 norm of the gradient."""
 
 from collections.abc import Sequence
 from math import inf, isfinite
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class GradientClipping(Regularizer):
         )
     }
 
-    def __init__(self, max_grad_norm=None):
+    def __init__(self, max_grad_norm: Any = None):
         self.max_grad_norm = max_grad_norm
 
     @property

@@ -101,7 +101,7 @@ class LearningRateSchedule(Regularizer):
         )
     }
 
-    def __init__(self, lr_schedule=None):
+    def __init__(self, lr_schedule: Any = None):
         self.lr_schedule = lr_schedule
 
     @property

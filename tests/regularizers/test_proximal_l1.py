@@ -97,7 +97,7 @@ def test_a_linear_net_is_the_lasso_or_the_elastic_net(optimizer, path, lambda2):
     assert_is(net, expected)  # with an intercept of 3, which nobody thresholds
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS.keys() - set(MAIN))
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS.keys() - set(MAIN)))
 def test_so_it_is_with_every_optimizer_that_tells_its_step_sizes(optimizer):
     net = regressor(lambda2=0.1, **OPTIMIZERS[optimizer]).fit(X, Y)
     assert_is(net, lasso(0.3, 0.1))
