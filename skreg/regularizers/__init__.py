@@ -6,6 +6,7 @@ from skreg.regularizers._average import Average, AverageTypes
 from skreg.regularizers._base import Parameter, Regularizer, TrainingData
 from skreg.regularizers._clipping import GradientClipping, GradientClippingTypes
 from skreg.regularizers._elastic_net import ElasticNet, ElasticNetTypes
+from skreg.regularizers._input_dropout import InputDropout, InputDropoutTypes
 from skreg.regularizers._label_smoothing import LabelSmoothing, LabelSmoothingTypes
 from skreg.regularizers._lr_schedule import (
     LearningRateSchedule,
@@ -21,6 +22,7 @@ __all__ = [
     "Average",
     "ElasticNet",
     "GradientClipping",
+    "InputDropout",
     "LabelSmoothing",
     "LearningRateSchedule",
     "MaxNorm",
@@ -38,6 +40,7 @@ REGULARIZERS: tuple[type[Regularizer], ...] = (
     Augmentation,
     LabelSmoothing,
     Mixing,
+    InputDropout,
     AdversarialTraining,
     GradientClipping,
     SharpnessAware,
@@ -52,6 +55,7 @@ class RegularizerTypes(
     AugmentationTypes,
     LabelSmoothingTypes,
     MixingTypes,
+    InputDropoutTypes,
     AdversarialTypes,
     GradientClippingTypes,
     SharpnessAwareTypes,
