@@ -15,11 +15,15 @@ def is_sparse(X) -> bool:
 def as_rows(X) -> csr_matrix:
     """Return a matrix in CSR format as a `csr_matrix` that shares its memory.
 
-    A single row of a `csr_array` is one-dimensional, which not all code knows.
+    A single row of a `csr_array` is one-dimensional, which not all code knows. What is
+    unsorted, or holds duplicates, is copied: SciPy would bring it into order in place
+    as soon as somebody asks for its minimum.
     """
-    if isinstance(X, csr_matrix):
-        return X
-    return csr_matrix((X.data, X.indices, X.indptr), shape=X.shape)
+    rows = csr_matrix((X.data, X.indices, X.indptr), shape=X.shape)
+    if not rows.has_canonical_format:
+        rows = rows.copy()
+        rows.sum_duplicates()
+    return rows
 
 
 def dense_rows(X: csr_matrix, key) -> np.ndarray:

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from skreg._utils.arrays import to_numpy
 from skreg._utils.sparse import dense_rows, is_sparse
 
-__all__ = ["warn_if_elsewhere"]
+__all__ = ["warn_if_elsewhere", "warn_if_targets_elsewhere"]
 
 LOOKED_AT = 2**15  # numbers of each data set
 COLUMNS = 2**12
@@ -57,6 +58,36 @@ class Range(NamedTuple):
         """Return the share of the rows that hold a number outside by its width."""
         low, high = self.low - self.width, self.high + self.width
         return float(((X.min(axis=1) < low) | (X.max(axis=1) > high)).mean())
+
+
+def warn_if_targets_elsewhere(y: np.ndarray, y_val: np.ndarray) -> None:
+    """Warn if the targets of validation data are numbers in other units.
+
+    Parameters
+    ----------
+    y, y_val : ndarray of shape (n,) or (n, n_outputs)
+        As the user knows them.
+    """
+    parts = [np.asarray(part, dtype=np.float64) for part in (y, y_val)]
+    train, valid = (part.reshape(len(part), -1) for part in parts)
+    if min(len(train), len(valid)) < FEWEST:
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        worst = _feature_elsewhere(train, valid)
+    if worst is None:
+        return
+    seen, seen_val = (
+        f"between {part.min():.4g} and {part.max():.4g}"
+        for part in (train[:, worst], valid[:, worst])
+    )
+    warnings.warn(
+        f"y_val lies elsewhere than y: y is {seen}, and y_val is {seen_val}. "
+        "Validation losses, and early stopping, mean little then. Pass both in the "
+        "same unit: a TransformedTargetRegressor transforms y alone, and is not "
+        "needed, since scale_target=True standardises both.",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def warn_if_elsewhere(X, X_val, names=None) -> None:
@@ -156,6 +187,6 @@ def _sample(X) -> tuple[np.ndarray, np.ndarray]:
     columns = np.linspace(0, n_numbers - 1, n_columns).astype(int)
     n_looked_at = min(n_rows, max(ENOUGH, LOOKED_AT // n_columns))
     rows = np.linspace(0, n_rows - 1, n_looked_at).astype(int)
-    part = dense_rows(X, rows) if is_sparse(X) else np.asarray(X[rows])
+    part = dense_rows(X, rows) if is_sparse(X) else to_numpy(X[rows])
     part = part.reshape(len(part), -1).astype(np.float64)  # files hold any numbers
     return part if n_columns == n_numbers else part[:, columns], columns

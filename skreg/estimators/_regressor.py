@@ -1,5 +1,6 @@
 """RegularizedNetRegressor."""
 
+import warnings
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from skreg.estimators._parameter_types import Criterion, Module, NetTypes
 
+COARSE = 1e-3  # of the range of y, for a rounding that matters
 ACCURACIES = "valid_acc", "train_acc", "accuracy", "balanced_accuracy"
 _ENCODED = {"own": "values, in the unit", "encoded": "standardised values"}
 
@@ -174,6 +176,15 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         with np.errstate(over="ignore", invalid="ignore"):
             standardized = (y - self.target_mean_) / self.target_scale_
             encoded = standardized.astype(self._dtype_name)
+            rounding = np.abs(encoded - standardized).max(axis=0, initial=0)
+            if (rounding > COARSE * np.ptp(standardized, axis=0)).any() and len(y) > 1:
+                warnings.warn(
+                    f"y is rounded to {self._dtype_name}, which leaves few different "
+                    f"numbers of those between {y.min():.10g} and {y.max():.10g}; "
+                    "leave scale_target=True, or set dtype='float64'.",
+                    UserWarning,
+                    stacklevel=2,
+                )
         if not np.isfinite(encoded).all():
             raise ValueError(
                 f"y holds {np.abs(y).max():.3g}, which is too large to train on in "

@@ -115,6 +115,11 @@ class Targets:
         if isinstance(prepared.own_X, Dataset):
             self._remember(prepared.X, prepared.own_X)
 
+    @property
+    def of_training(self) -> np.ndarray:
+        """The targets that were added first, as the user knows them."""
+        return self._pairs[0][1]
+
     def _remember(self, encoded, shown) -> None:
         # Both are kept, so that no other object gets their addresses.
         self._shown[id(encoded)] = shown, encoded

@@ -11,7 +11,7 @@ from skreg._utils.arrays import is_array_like
 from skreg._utils.randomness import seeded
 from skreg.callbacks import EarlyStopping
 from skreg.estimators._containers import refuse_loader
-from skreg.estimators._elsewhere import warn_if_elsewhere
+from skreg.estimators._elsewhere import warn_if_elsewhere, warn_if_targets_elsewhere
 from skreg.estimators._overrides import known_to
 from skreg.estimators._splits import (
     check_classes,
@@ -41,6 +41,8 @@ class ValidationData:
         if X_val is None or (y_val is None and is_array_like(X_val)):
             raise ValueError("X_val and y_val belong together: pass both or neither.")
         prepared = self._prepare(X_val, y_val, reset=False)
+        if self.target_kind == "numbers":
+            warn_if_targets_elsewhere(targets.of_training, prepared.own_y)
         targets.add(prepared)
         return with_weight(self.get_dataset(prepared.X, prepared.y), prepared.weight)
 
