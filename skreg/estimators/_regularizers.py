@@ -103,6 +103,7 @@ def make_regularizers(net, module, own: list[Regularizer] | None = None) -> Acti
         net.target_kind,
         getattr(net, "n_outputs_", None),
         getattr(net, "input_range_", None),
+        getattr(net, "input_shape_", None),
     )
     for member in members:
         member.data_ = data

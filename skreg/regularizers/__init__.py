@@ -6,6 +6,7 @@ from skreg.regularizers._average import Average, AverageTypes
 from skreg.regularizers._base import Parameter, Regularizer, TrainingData
 from skreg.regularizers._clipping import GradientClipping, GradientClippingTypes
 from skreg.regularizers._elastic_net import ElasticNet, ElasticNetTypes
+from skreg.regularizers._group_lasso import GroupLasso, GroupLassoTypes
 from skreg.regularizers._input_dropout import InputDropout, InputDropoutTypes
 from skreg.regularizers._label_smoothing import LabelSmoothing, LabelSmoothingTypes
 from skreg.regularizers._lr_schedule import (
@@ -22,6 +23,7 @@ __all__ = [
     "Average",
     "ElasticNet",
     "GradientClipping",
+    "GroupLasso",
     "InputDropout",
     "LabelSmoothing",
     "LearningRateSchedule",
@@ -36,6 +38,7 @@ __all__ = [
 # Those that the estimators have parameters for, in the order in which they act.
 REGULARIZERS: tuple[type[Regularizer], ...] = (
     ElasticNet,
+    GroupLasso,
     MaxNorm,
     Augmentation,
     LabelSmoothing,
@@ -51,6 +54,7 @@ REGULARIZERS: tuple[type[Regularizer], ...] = (
 
 class RegularizerTypes(
     ElasticNetTypes,
+    GroupLassoTypes,
     MaxNormTypes,
     AugmentationTypes,
     LabelSmoothingTypes,

@@ -47,11 +47,14 @@ class TrainingData(NamedTuple):
         Number of classes, labels or targets.
     input_range : (low, high) or None
         Smallest and largest input; None if they are not known.
+    input_shape : tuple of int or None
+        Of one sample; None if it is not known.
     """
 
     targets: str
     n_outputs: int
     input_range: tuple[float, float] | None
+    input_shape: tuple[int, ...] | None = None
 
 
 class Regularizer(BaseEstimator):

@@ -43,6 +43,7 @@ def random_params(rng, classifies):
         "batch_size": one_of(rng, 16, 40, -1),
         "shuffle": bool(rng.integers(2)),
         "penalize": one_of(rng, "all", "weights"),
+        "proximal": bool(rng.integers(2)),
         "lr": 10 ** rng.uniform(-3, -1.5),
         "dtype": "float64",
     }
@@ -69,6 +70,7 @@ def random_grid(rng):
         "lambda1": [0.0, 10 ** rng.uniform(-4, -2)],
         "lambda2": [0.0, 10 ** rng.uniform(-4, -2)],
         "max_norm": [None, rng.uniform(0.3, 2)],
+        "lambda_group": [0.0, 10 ** rng.uniform(-3, -1)],
         "lr": [0.001, 0.01],
     }
     kept = rng.permutation(list(grid))[: rng.integers(1, 4)]
