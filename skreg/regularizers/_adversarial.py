@@ -163,7 +163,10 @@ class _AttacksOfNets(AdversarialTraining):
         self.numbers = torch.tensor(
             [eps, *zip(*ranges, strict=True)], dtype=torch.float64
         )
-        self.has_watched = False
+        # Nets that go on when others have ended were watched before.
+        self.has_watched = all(
+            member.is_neutral or hasattr(member, "has_watched_") for member in members
+        )
 
     @property
     def is_neutral(self) -> bool:
@@ -175,7 +178,6 @@ class _AttacksOfNets(AdversarialTraining):
         eps, low, high = (t.view(-1, *[1] * (X.ndim - 1)) for t in (eps, low, high))
         if self.has_watched:
             return self._attacked(X, losses, drawn, eps, (low, high))
-        self.has_watched = True
         # Who is blind is warned alone.
         watch = GradientWatch()
         with watch.watching(losses, len(X)) as watched:
@@ -183,4 +185,10 @@ class _AttacksOfNets(AdversarialTraining):
         share = watch.without.view(-1, n).double().mean(dim=1)
         if (share[self.numbers[0].to(share.device) > 0] >= watch.BLIND).any():
             raise RuntimeError(watch.finding)
+        self.has_watched = True
         return attacked
+
+    def unstack(self, members: Sequence[AdversarialTraining]) -> None:
+        if self.has_watched:
+            for member in members:
+                member.has_watched_ = True

@@ -20,8 +20,6 @@ __all__ = [
     "hidden_units",
     "incoming",
     "inputs",
-    "of_inputs",
-    "of_outputs",
 ]
 
 Layer = nn.Linear | _ConvNd
@@ -108,12 +106,10 @@ def incoming(module: nn.Module, parameter: str) -> Iterator[Units]:
         _check_plain(layer, parameter)
         for w in layer.parameters(recurse=False):
             if w.ndim > 1 and w in names:
-                yield of_outputs(names.pop(w), layer, w)
+                yield _of_outputs(names.pop(w), layer, w)
 
 
-def inputs(
-    module: nn.Module, parameter: str, input_shape: Sequence[int] | None = None
-) -> Units:
+def inputs(module: nn.Module, parameter: str, n_inputs: Sequence[int] = ()) -> Units:
     """Return the weights of the first layer, by the inputs that they come from.
 
     Inputs are the features of a linear layer, or the input channels of a convolution.
@@ -123,15 +119,15 @@ def inputs(
     module : nn.Module
     parameter : str
         What acts on them, for errors.
-    input_shape : sequence of int, default=None
-        Shape of a sample, if it is known.
+    n_inputs : sequence of int, default=()
+        How many a linear layer may have, if this is known.
 
     Raises
     ------
     ValueError
         If there is no such layer.
     """
-    name, layer = first_layer(module, parameter, input_shape)
+    name, layer = first_layer(module, parameter)
     _check_plain(layer, parameter)
     names = _trainable_names(module)
     if layer.weight not in names:
@@ -139,7 +135,13 @@ def inputs(
             f"{parameter}: the weights of {name!r}, the first layer, are frozen or "
             "computed from others; let them be trained, or choose other groups."
         )
-    return of_inputs(names[layer.weight], layer)
+    if isinstance(layer, nn.Linear) and n_inputs and layer.in_features not in n_inputs:
+        raise ValueError(
+            f"{parameter}: the first layer that the module holds, {name!r}, has "
+            f"{layer.in_features} inputs, but a sample has {n_inputs[0]}; let the "
+            "module hold its layers in the order in which it calls them."
+        )
+    return _of_inputs(names[layer.weight], layer)
 
 
 def hidden_units(
@@ -178,7 +180,7 @@ def hidden_units(
         _check_plain(layer, parameter)
         if layer.weight not in names:  # frozen, or that of a layer before
             continue
-        units = [of_outputs(names.pop(layer.weight), layer, layer.weight)]
+        units = [_of_outputs(names.pop(layer.weight), layer, layer.weight)]
         if layer.bias is not None and layer.bias in names:
             units.append(_of_biases(names.pop(layer.bias), layer))
         found.append(tuple(units))
@@ -190,27 +192,19 @@ def hidden_units(
     return found
 
 
-def first_layer(
-    module: nn.Module, parameter: str, input_shape: Sequence[int] | None = None
-) -> tuple[str, Layer]:
+def first_layer(module: nn.Module, parameter: str) -> tuple[str, Layer]:
     """Return the first layer of a module that has weights, and its name.
 
     Raises
     ------
     ValueError
-        If it is neither linear nor a convolution, or not made for such samples.
+        If it is neither linear nor a convolution.
     """
-    name, layer = next(_with_weights(module), ("", None))
-    if not isinstance(layer, Layer):
+    for name, layer in _with_weights(module):
+        if isinstance(layer, Layer):
+            return name, layer
         raise ValueError(_misfit(module, parameter, name, layer))
-    n_inputs = (prod(input_shape), input_shape[-1]) if input_shape else ()
-    if isinstance(layer, nn.Linear) and n_inputs and layer.in_features not in n_inputs:
-        raise ValueError(
-            f"{parameter}: the first layer that the module holds, {name!r}, has "
-            f"{layer.in_features} inputs, but a sample has {n_inputs[0]}; let the "
-            "module hold its layers in the order in which it calls them."
-        )
-    return name, layer
+    raise ValueError(_misfit(module, parameter))
 
 
 def hidden_layers(
@@ -268,8 +262,7 @@ def _n_outputs(layer: Layer) -> int:
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
-def of_outputs(name: str, layer: nn.Module, w: Tensor) -> Units:
-    """Return how a parameter of a layer, w, holds the weights of its outputs."""
+def _of_outputs(name: str, layer: nn.Module, w: Tensor) -> Units:
     if not (isinstance(layer, _ConvNd) and layer.transposed):
         return Units(name, w.ndim, tuple(w.shape), tuple(range(1 - w.ndim, 0)))
     # The outputs of a group of a transposed convolution are its second axis.
@@ -283,8 +276,7 @@ def _of_biases(name: str, layer: Layer) -> Units:
     return Units(name, 1, (_n_outputs(layer), 1), (-1,))
 
 
-def of_inputs(name: str, layer: Layer) -> Units:
-    """Return how the weights of a layer hold those of its inputs."""
+def _of_inputs(name: str, layer: Layer) -> Units:
     w = layer.weight
     if isinstance(layer, _ConvNd) and layer.transposed:
         return Units(name, w.ndim, tuple(w.shape), tuple(range(1 - w.ndim, 0)))

@@ -1,5 +1,7 @@
 """Nets on every path, in stacks and alone, and whether they are the same."""
 
+import re
+
 import joblib
 import torch
 from sklearn.base import clone
@@ -10,7 +12,14 @@ PATHS = ["backprop", "autograd", "hooks"]
 
 
 def tensors(net):
-    return [w.detach() for w in net.module_.parameters()]
+    """Return the weights that matter.
+
+    Batch normalisation takes away the bias before it, whose gradient is zero: of its
+    rounding error, Adam makes steps.
+    """
+    weights = dict(net.module_.named_parameters())
+    idle = {n.replace("norm", "fc") for n in weights if re.match(r"norm\d+\.bias", n)}
+    return [w.detach() for name, w in weights.items() if name not in idle]
 
 
 def on_paths(net, X, y, paths=PATHS, **fit_params):

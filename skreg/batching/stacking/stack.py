@@ -158,9 +158,10 @@ class Stack:
     def _perturb(self, samples: Samples) -> None:
         """Let regularisers put inputs of its own in front of each net."""
         X, fit = samples.by_net(), self.candidates[0].fit
-        n_nets, n = X.shape[:2]
-        y = samples.y if samples.y.shape[:2] == (n_nets, n) else None
-        y = samples.y.expand(n_nets, *samples.y.shape) if y is None else y
+        n_nets = len(X)
+        y = samples.y
+        if len(samples.parts) == 1:  # that of all nets
+            y = y.expand(n_nets, *y.shape)
         y = y.flatten(0, 1)
 
         losses = _InputLosses(self.model, fit, y, X.shape)
@@ -215,23 +216,6 @@ class Stack:
             for name, tensor in {**self.weights, **self.fixed}.items()
             if name in parameters
         }
-
-    def sparsities(self) -> list[float | None]:
-        """Return the share of zeros of each net; None without proximal steps."""
-        of_nets = [
-            candidate.regularizers.proximal_names for candidate in self.candidates
-        ]
-        zeros = {
-            name: (self.weights[name] == 0).reshape(len(self), -1).sum(1).tolist()
-            for name in {name for names in of_nets for name in names}
-        }
-        sizes = {name: self.weights[name][0].numel() for name in zeros}
-        return [
-            sum(zeros[n][row] for n in names) / sum(sizes[n] for n in names)
-            if names
-            else None
-            for row, names in enumerate(of_nets)
-        ]
 
     def follow_schedules(self) -> bool:
         """Take over what schedules have made of the options of the nets' optimizers.
