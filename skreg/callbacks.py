@@ -32,10 +32,12 @@ class StopTraining(Exception):
 
 
 class NormTracker(Callback):
-    """Record the Frobenius norm of the parameters after each epoch.
+    """Record the Frobenius norm of the parameters, and sparsity, after each epoch.
 
     Writes ``param_norm`` (float, the norm of all parameters together) and
-    ``param_norms`` (dict of parameter name to float) into the history.
+    ``param_norms`` (dict of parameter name to float) into the history; and
+    ``sparsity`` (float, the share of exact zeros among the weights that proximal steps
+    are taken on), if there are such weights.
 
     Examples
     --------
@@ -56,6 +58,9 @@ class NormTracker(Callback):
         norms = parameter_norms(params)
         net.history.record("param_norm", total_norm(norms))
         net.history.record("param_norms", dict(zip(names, norms, strict=True)))
+        sparsity = getattr(net, "sparsity_", None)
+        if sparsity is not None:
+            net.history.record("sparsity", sparsity)
 
 
 class AccuracyTracker(Callback):

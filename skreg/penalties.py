@@ -28,6 +28,7 @@ __all__ = [
     "l2_penalty",
     "parameter_norms",
     "penalized_parameters",
+    "share_of_zeros",
     "soft_threshold",
     "total_norm",
     "trainable_parameters",
@@ -376,6 +377,30 @@ def frobenius_norm(module: nn.Module) -> float:
 def total_norm(norms: Iterable[float]) -> float:
     """Return the norm of the whole from the norms of its parts."""
     return sqrt(sum(norm * norm for norm in norms))
+
+
+def share_of_zeros(params: Iterable[Tensor]) -> float:
+    """Return which part of all entries of `params` is exactly zero.
+
+    Parameters
+    ----------
+    params : iterable of Tensor
+        At least one.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skreg.penalties import share_of_zeros
+    >>> share_of_zeros([torch.tensor([1.0, 0.0]), torch.tensor([[0.0], [0.0]])])
+    0.75
+    """
+    params = _not_empty(params)
+    n_active = torch.stack([torch.count_nonzero(w.detach()) for w in params]).sum()
+    return 1 - float(n_active) / sum(w.numel() for w in params)
 
 
 NORMALIZATION_LAYERS = (

@@ -24,6 +24,7 @@ from skreg.displays.common import (
 
 KINDS = ("epochs", "layers", "both")
 YLABEL = "Frobenius norm"
+SPARSITY = "Share of zeros"
 
 
 class NormDisplay(DrawsEstimators):
@@ -32,7 +33,7 @@ class NormDisplay(DrawsEstimators):
     The norm of all parameters together, by epoch, as a line; and that of every
     parameter after the last epoch, as a bar. Over several seeds the line and the bar
     are means, and band and whisker are one standard error, :math:`s / \sqrt{n}`, up
-    and down.
+    and down. The sparsity, if there is one, is a dotted line with an axis on the right.
 
     Parameters
     ----------
@@ -44,6 +45,9 @@ class NormDisplay(DrawsEstimators):
         Net's name to a mapping of parameter name to its norm after the last epoch: a
         float, or an array-like of shape (n_seeds,). The nets are those of `norms`;
         their parameters may differ. ``kind="layers"`` and ``"both"`` need it.
+    sparsity : mapping of str to array-like, default=None
+        Net's name to the share of its weights that are zero after each epoch, of a
+        shape as in `norms`; for all nets, or for some of them.
 
     Attributes
     ----------
@@ -52,8 +56,13 @@ class NormDisplay(DrawsEstimators):
     axes_ : ndarray of shape (2,) of Axes, or None
         Epochs and layers; None unless ``kind="both"``.
     figure_ : matplotlib Figure
+    sparsity_ax_ : matplotlib Axes or None
+        Those of the sparsity, which lie on those of the epochs; None without one, and
+        for ``kind="layers"``.
     lines_ : dict of str to Line2D
         Net's name to its norm by epoch; empty for ``kind="layers"``.
+    sparsity_lines_ : dict of str to Line2D
+        Net's name to its sparsity by epoch.
     bands_ : dict of str to PolyCollection
         The bands of the nets with at least two seeds.
     bars_ : dict of str to BarContainer
@@ -65,7 +74,7 @@ class NormDisplay(DrawsEstimators):
     Raises
     ------
     ValueError
-        If `norms` or `layer_norms` has another form.
+        If `norms`, `layer_norms` or `sparsity` has another form.
 
     See Also
     --------
@@ -89,7 +98,7 @@ class NormDisplay(DrawsEstimators):
     >>> plt.close(display.figure_)
     """
 
-    def __init__(self, *, norms, layer_norms=None):
+    def __init__(self, *, norms, layer_norms=None, sparsity=None):
         norms = as_named(norms, "norms", "an array of norms")
         self.norms = {
             name: as_curve(values, f"norms[{name!r}]") for name, values in norms.items()
@@ -103,6 +112,7 @@ class NormDisplay(DrawsEstimators):
                 )
             layer_norms = {name: _as_layers(layer_norms[name], name) for name in norms}
         self.layer_norms = layer_norms
+        self.sparsity = None if sparsity is None else _as_shares(sparsity, norms)
 
     def plot(self, ax=None, *, kind="epochs", palette=None):
         """Draw the norms.
@@ -144,16 +154,22 @@ class NormDisplay(DrawsEstimators):
         self.ax_, self.axes_ = (None, axes) if kind == "both" else (axes[0], None)
         self.figure_ = axes[0].figure
         self.lines_, self.bands_, self.bars_, self.totals_ = {}, {}, {}, {}
+        self.sparsity_ax_, self.sparsity_lines_ = None, {}
+        zeros = []
         if kind != "layers":
             self._draw_epochs(axes[0], styles)
+        if kind != "layers" and self.sparsity:
+            self._draw_sparsity(axes[0], styles)
+            zeros = [key_line("norm"), key_line(SPARSITY.lower(), linestyle=":")]
         if kind != "epochs":
             self._draw_layers(axes[-1], styles)
         nets, total = net_keys(styles), [key_line("all parameters", linestyle="--")]
         if kind == "both" and is_new:
-            draw_legend(axes[0], [*nets, *total], whole_figure=True)
+            groups = [[*nets, *total], zeros] if zeros else [[*nets, *total]]
+            draw_legend(axes[0], *groups, whole_figure=True)
             return self
         if kind != "layers":
-            draw_legend(axes[0], nets)
+            draw_legend(axes[0], *([nets, zeros] if zeros else [nets]))
         if kind != "epochs":
             draw_legend(axes[-1], [*_bar_keys(styles), *total])
         return self
@@ -165,6 +181,7 @@ class NormDisplay(DrawsEstimators):
         *,
         norm="param_norm",
         layers="param_norms",
+        sparsity="sparsity",
         name=None,
         ax=None,
         kind="epochs",
@@ -182,6 +199,8 @@ class NormDisplay(DrawsEstimators):
         layers : str, default="param_norms"
             Key of the dict of parameter name to norm. For ``kind="epochs"`` it may be
             missing.
+        sparsity : str, default="sparsity"
+            Key of the share of zeros; nets whose history lacks it have no such line.
         name : str, default=None
             The net's name, where `history` gives none; None is "net".
         ax, kind, palette
@@ -217,7 +236,8 @@ class NormDisplay(DrawsEstimators):
         layer_norms = None
         if kind in ("layers", "both") or all(runs.holds(layers) for runs in nets):
             layer_norms = {runs.name: runs.last(layers) for runs in nets}
-        display = cls(norms=norms, layer_norms=layer_norms)
+        sparse = {r.name: r.curve(sparsity) for r in nets if r.holds(sparsity)}
+        display = cls(norms=norms, layer_norms=layer_norms, sparsity=sparse or None)
         return display.plot(ax, kind=kind, palette=palette)
 
     def _draw_epochs(self, ax, styles) -> None:
@@ -226,6 +246,14 @@ class NormDisplay(DrawsEstimators):
             if band is not None:
                 self.bands_[name] = band
         label_epochs(ax, YLABEL)
+
+    def _draw_sparsity(self, ax, styles) -> None:
+        right = self.sparsity_ax_ = ax.twinx()
+        for name, values in (self.sparsity or {}).items():
+            self.sparsity_lines_[name], _ = draw_mean(right, values, styles[name], ":")
+        right.set_ylim(0, 1.02)
+        right.set_ylabel(SPARSITY)
+        right.margins(x=0.02)
 
     def _draw_layers(self, ax, styles) -> None:
         by_name = self.layer_norms or {}
@@ -298,6 +326,21 @@ def _as_layers(layers, net: str) -> dict[str, np.ndarray]:
                 "seed, after the last epoch."
             )
     return arrays
+
+
+def _as_shares(sparsity, norms) -> dict[str, np.ndarray]:
+    sparsity = as_named(sparsity, "sparsity", "an array of shares of zeros")
+    unknown = [name for name in sparsity if name not in norms]
+    if unknown:
+        raise ValueError(
+            f"sparsity must have nets of norms, which are {list(norms)}; got "
+            f"{unknown}. Name the nets alike."
+        )
+    return {
+        name: as_curve(sparsity[name], f"sparsity[{name!r}]")
+        for name in norms
+        if name in sparsity
+    }
 
 
 def _as_two(ax) -> np.ndarray:

@@ -22,6 +22,7 @@ from skreg.estimators._regularizers import (
     looks_at_input_range,
     with_parameters,
 )
+from skreg.estimators._sparsity import Sparsity
 from skreg.estimators._targets import Targets
 from skreg.estimators._tasks import CallbackSupportMixin, FitTasks, with_callbacks
 from skreg.estimators._training_steps import TrainingSteps
@@ -40,6 +41,7 @@ class RegularizedNet(
     ParameterAccess,
     TrainingSteps,
     Prediction,
+    Sparsity,
     Components,
     DataInput,
     CallbackSupportMixin,

@@ -113,8 +113,18 @@ module_ : nn.Module
     history : skorch.history.History
         One dict per epoch: ``epoch``, ``train_loss`` (the objective, penalty
         included), ``train_penalty``, ``param_norm`` (Frobenius norm of all parameters
-        after the epoch), ``param_norms`` (the norm of each, by name), ``dur``
+        after the epoch), ``param_norms`` (the norm of each, by name), ``sparsity``
+        (share of exact zeros, with `proximal` or `lambda_group`), ``dur``
         (seconds){history}.
+    feature_importances_ : ndarray of shape (n_inputs,)
+        L2 norm of the weights of the first layer that each input goes through; for
+        modules whose first layer is linear or a convolution.
+    n_active_inputs_ : int
+        Number of inputs whose importance is not zero.
+    n_active_units_ : list of int
+        Number of units of each hidden layer that some weight goes into.
+    sparsity_ : float
+        Share of exact zeros among the weights that proximal steps are taken on.
     best_epoch_ : int
         With early stopping: the epoch, counted from 1, whose weights are kept. It is
         the last one if no validation data could be held out.

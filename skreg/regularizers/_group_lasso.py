@@ -1,7 +1,7 @@
 r"""Group lasso: :math:`\lambda \sum_g \sqrt{p_g} \, \|w_g\|_2` over inputs or units."""
 
 from collections.abc import Mapping, Sequence
-from math import prod, sqrt
+from math import sqrt
 from typing import Literal, TypedDict
 
 import torch
@@ -94,8 +94,7 @@ class GroupLasso(Regularizer):
             self.blocks_ = hidden_units(module, name, n_outputs)
             return
         shape = data.input_shape if data else None
-        n_inputs = (prod(shape), shape[-1]) if shape else ()
-        self.blocks_ = [(inputs(module, name, n_inputs),)]
+        self.blocks_ = [(inputs(module, name, shape),)]
 
     @property
     def proximal_names(self) -> tuple[str, ...]:

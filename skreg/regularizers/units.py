@@ -20,6 +20,8 @@ __all__ = [
     "hidden_units",
     "incoming",
     "inputs",
+    "of_inputs",
+    "of_outputs",
 ]
 
 Layer = nn.Linear | _ConvNd
@@ -106,10 +108,12 @@ def incoming(module: nn.Module, parameter: str) -> Iterator[Units]:
         _check_plain(layer, parameter)
         for w in layer.parameters(recurse=False):
             if w.ndim > 1 and w in names:
-                yield _of_outputs(names.pop(w), layer, w)
+                yield of_outputs(names.pop(w), layer, w)
 
 
-def inputs(module: nn.Module, parameter: str, n_inputs: Sequence[int] = ()) -> Units:
+def inputs(
+    module: nn.Module, parameter: str, input_shape: Sequence[int] | None = None
+) -> Units:
     """Return the weights of the first layer, by the inputs that they come from.
 
     Inputs are the features of a linear layer, or the input channels of a convolution.
@@ -119,15 +123,15 @@ def inputs(module: nn.Module, parameter: str, n_inputs: Sequence[int] = ()) -> U
     module : nn.Module
     parameter : str
         What acts on them, for errors.
-    n_inputs : sequence of int, default=()
-        How many a linear layer may have, if this is known.
+    input_shape : sequence of int, default=None
+        Shape of a sample, if it is known.
 
     Raises
     ------
     ValueError
         If there is no such layer.
     """
-    name, layer = first_layer(module, parameter)
+    name, layer = first_layer(module, parameter, input_shape)
     _check_plain(layer, parameter)
     names = _trainable_names(module)
     if layer.weight not in names:
@@ -135,13 +139,7 @@ def inputs(module: nn.Module, parameter: str, n_inputs: Sequence[int] = ()) -> U
             f"{parameter}: the weights of {name!r}, the first layer, are frozen or "
             "computed from others; let them be trained, or choose other groups."
         )
-    if isinstance(layer, nn.Linear) and n_inputs and layer.in_features not in n_inputs:
-        raise ValueError(
-            f"{parameter}: the first layer that the module holds, {name!r}, has "
-            f"{layer.in_features} inputs, but a sample has {n_inputs[0]}; let the "
-            "module hold its layers in the order in which it calls them."
-        )
-    return _of_inputs(names[layer.weight], layer)
+    return of_inputs(names[layer.weight], layer)
 
 
 def hidden_units(
@@ -180,7 +178,7 @@ def hidden_units(
         _check_plain(layer, parameter)
         if layer.weight not in names:  # frozen, or that of a layer before
             continue
-        units = [_of_outputs(names.pop(layer.weight), layer, layer.weight)]
+        units = [of_outputs(names.pop(layer.weight), layer, layer.weight)]
         if layer.bias is not None and layer.bias in names:
             units.append(_of_biases(names.pop(layer.bias), layer))
         found.append(tuple(units))
@@ -192,19 +190,27 @@ def hidden_units(
     return found
 
 
-def first_layer(module: nn.Module, parameter: str) -> tuple[str, Layer]:
+def first_layer(
+    module: nn.Module, parameter: str, input_shape: Sequence[int] | None = None
+) -> tuple[str, Layer]:
     """Return the first layer of a module that has weights, and its name.
 
     Raises
     ------
     ValueError
-        If it is neither linear nor a convolution.
+        If it is neither linear nor a convolution, or not made for such samples.
     """
-    for name, layer in _with_weights(module):
-        if isinstance(layer, Layer):
-            return name, layer
+    name, layer = next(_with_weights(module), ("", None))
+    if not isinstance(layer, Layer):
         raise ValueError(_misfit(module, parameter, name, layer))
-    raise ValueError(_misfit(module, parameter))
+    n_inputs = (prod(input_shape), input_shape[-1]) if input_shape else ()
+    if isinstance(layer, nn.Linear) and n_inputs and layer.in_features not in n_inputs:
+        raise ValueError(
+            f"{parameter}: the first layer that the module holds, {name!r}, has "
+            f"{layer.in_features} inputs, but a sample has {n_inputs[0]}; let the "
+            "module hold its layers in the order in which it calls them."
+        )
+    return name, layer
 
 
 def hidden_layers(
@@ -262,7 +268,8 @@ def _n_outputs(layer: Layer) -> int:
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
-def _of_outputs(name: str, layer: nn.Module, w: Tensor) -> Units:
+def of_outputs(name: str, layer: nn.Module, w: Tensor) -> Units:
+    """Return how a parameter of a layer, w, holds the weights of its outputs."""
     if not (isinstance(layer, _ConvNd) and layer.transposed):
         return Units(name, w.ndim, tuple(w.shape), tuple(range(1 - w.ndim, 0)))
     # The outputs of a group of a transposed convolution are its second axis.
@@ -276,7 +283,8 @@ def _of_biases(name: str, layer: Layer) -> Units:
     return Units(name, 1, (_n_outputs(layer), 1), (-1,))
 
 
-def _of_inputs(name: str, layer: Layer) -> Units:
+def of_inputs(name: str, layer: Layer) -> Units:
+    """Return how the weights of a layer hold those of its inputs."""
     w = layer.weight
     if isinstance(layer, _ConvNd) and layer.transposed:
         return Units(name, w.ndim, tuple(w.shape), tuple(range(1 - w.ndim, 0)))

@@ -162,6 +162,12 @@ class Active:
         for member in self._project:
             member.project(weights, step_sizes)
 
+    @property
+    def proximal_names(self) -> tuple[str, ...]:
+        """Names of the weights that any takes proximal steps on."""
+        names = (name for member in self._project for name in member.proximal_names)
+        return tuple(dict.fromkeys(names))
+
     def average(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
         """As ``Regularizer.average``; of several, the first one that returns some."""
         found = [member.average(weights) for member in self._average]

@@ -192,3 +192,65 @@ def test_norms_by_epoch_do_without_layers():
 def test_norm_errors(norms, layer_norms, match):
     with pytest.raises(ValueError, match=match):
         NormDisplay(norms=norms, layer_norms=layer_norms)
+
+
+# -- sparsity -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["epochs", "both"])
+def test_sparsity_has_an_axis_of_its_own(norms, layer_norms, rng, kind):
+    sparsity = {"L2": rng.random((N_SEEDS, N_EPOCHS))}
+    display = NormDisplay(norms=norms, layer_norms=layer_norms, sparsity=sparsity)
+    display.plot(kind=kind)
+    right = display.sparsity_ax_
+    left = display.ax_ if kind == "epochs" else display.axes_[0]
+    assert right is not left
+    assert right.bbox.bounds == left.bbox.bounds
+    assert right.get_ylabel() == "Share of zeros"
+    assert right.get_ylim()[0] == 0
+    assert right.get_ylim()[1] >= 1
+    (line,) = display.sparsity_lines_.values()
+    assert_array_equal(line.get_xdata(), np.arange(1, N_EPOCHS + 1))
+    assert_allclose(line.get_ydata(), sparsity["L2"].mean(axis=0))
+    assert line.axes is right
+    assert line.get_linestyle() == ":"
+    assert line.get_color() == display.lines_["L2"].get_color()
+    assert display.lines_["L2"].axes is left
+    figure = display.figure_
+    legend = left.get_legend() if kind == "epochs" else figure.legends[0]
+    assert {"none", "L2", "norm", "share of zeros"} <= {*legend_texts(legend)}
+    assert_texts_are_legible(figure)
+
+
+def test_without_sparsity_or_epochs_there_is_no_such_axis(norms, layer_norms):
+    display = NormDisplay(norms=norms, layer_norms=layer_norms).plot()
+    assert display.sparsity_ax_ is None
+    assert display.sparsity_lines_ == {}
+    assert len(display.figure_.axes) == 1
+    sparse = NormDisplay(norms=norms, layer_norms=layer_norms, sparsity=norms)
+    assert sparse.plot(kind="layers").sparsity_ax_ is None
+
+
+def test_sparsity_from_history(rng):
+    runs = [make_history(rng, 3) for _ in range(2)]
+    for run in runs:
+        for epoch in run:
+            epoch["sparsity"] = rng.random()
+    display = NormDisplay.from_history({"L1": runs, "none": [make_history(rng, 3)]})
+    assert list(display.sparsity) == list(display.sparsity_lines_) == ["L1"]
+    expected = [run[:, "sparsity"] for run in runs]
+    assert_allclose(display.sparsity["L1"], expected)
+    assert NormDisplay.from_history(make_history(rng, 3)).sparsity is None
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "match"),
+    [
+        ([1.0], "sparsity must be a non-empty mapping"),
+        ({"L1": [1.0]}, r"nets of norms, which are \['L2'\]; got \['L1'\]"),
+        ({"L2": 1.0}, r"sparsity\['L2'\] must have shape"),
+    ],
+)
+def test_sparsity_errors(sparsity, match):
+    with pytest.raises(ValueError, match=match):
+        NormDisplay(norms={"L2": [1.0]}, sparsity=sparsity)

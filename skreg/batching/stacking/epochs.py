@@ -52,6 +52,7 @@ class StackEpochs:
         if self.training is not None:
             numbers.train_hits = self._count_hits()
         numbers.norms = {k: v.tolist() for k, v in self.stack.norms().items()}
+        numbers.sparsities = self.stack.sparsities()
         numbers.by_net()
         numbers.seconds = (time() - start) / len(self.stack)
         return [
@@ -164,6 +165,7 @@ class EpochRecord:
             "counts": {"train_batch_count": len(batches)},
             "norm": total_norm(norms.values()),
             "norms": norms,
+            "sparsity": self.sparsities[row],
             "seconds": self.seconds,
         }
         if self.train_hits is not None:

@@ -217,6 +217,23 @@ class Stack:
             if name in parameters
         }
 
+    def sparsities(self) -> list[float | None]:
+        """Return the share of zeros of each net; None without proximal steps."""
+        of_nets = [
+            candidate.regularizers.proximal_names for candidate in self.candidates
+        ]
+        zeros = {
+            name: (self.weights[name] == 0).reshape(len(self), -1).sum(1).tolist()
+            for name in {name for names in of_nets for name in names}
+        }
+        sizes = {name: self.weights[name][0].numel() for name in zeros}
+        return [
+            sum(zeros[n][row] for n in names) / sum(sizes[n] for n in names)
+            if names
+            else None
+            for row, names in enumerate(of_nets)
+        ]
+
     def follow_schedules(self) -> bool:
         """Take over what schedules have made of the options of the nets' optimizers.
 

@@ -37,6 +37,8 @@ def _write_accuracy(callback, candidate, found, epoch) -> None:
 
 def _write_norms(callback, candidate, found, epoch) -> None:
     epoch["param_norm"], epoch["param_norms"] = found["norm"], found["norms"]
+    if found["sparsity"] is not None:
+        epoch["sparsity"] = found["sparsity"]
 
 
 def _write_duration(callback, candidate, found, epoch) -> None:
