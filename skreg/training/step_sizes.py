@@ -11,6 +11,7 @@ and dampening d, the buffer of a constant gradient is :math:`g (1 - d) / (1 - \m
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -64,9 +65,8 @@ class StepSizes(Mapping):
         ValueError
             If the optimizer does not tell.
         """
-        reason = reason_against_step_sizes(self.optimizer)
-        if reason is not None:
-            raise ValueError(f"A regularizer asks for step sizes, but {reason}.")
+        if self._reason is not None:
+            raise ValueError(f"A regularizer asks for step sizes, but {self._reason}.")
         groups = self.optimizer.param_groups
         if not isinstance(self.weights, Mapping):
             place = self.weights.index(name)
@@ -78,6 +78,10 @@ class StepSizes(Mapping):
             if any(w is weight for w in group["params"]):
                 return self._of(group, weight)
         return 0.0
+
+    @cached_property
+    def _reason(self) -> str | None:
+        return reason_against_step_sizes(self.optimizer)
 
     def _of(self, group: dict, weight: Tensor) -> float | Tensor:
         kind = type(self.optimizer)
