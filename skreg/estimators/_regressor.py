@@ -176,20 +176,21 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         with np.errstate(over="ignore", invalid="ignore"):
             standardized = (y - self.target_mean_) / self.target_scale_
             encoded = standardized.astype(self._dtype_name)
-            rounding = np.abs(encoded - standardized).max(axis=0, initial=0)
-            if (rounding > COARSE * np.ptp(standardized, axis=0)).any() and len(y) > 1:
-                warnings.warn(
-                    f"y is rounded to {self._dtype_name}, which leaves few different "
-                    f"numbers of those between {y.min():.10g} and {y.max():.10g}; "
-                    "leave scale_target=True, or set dtype='float64'.",
-                    UserWarning,
-                    stacklevel=2,
-                )
         if not np.isfinite(encoded).all():
             raise ValueError(
                 f"y holds {np.abs(y).max():.3g}, which is too large to train on in "
                 f"{self._dtype_name}; divide y by a constant, or leave "
                 "scale_target=True."
+            )
+        rounding = np.abs(encoded - standardized).max(axis=0, initial=0)
+        spread = np.ptp(standardized, axis=0) if len(y) > 1 else inf
+        if (rounding > COARSE * spread).any():
+            warnings.warn(
+                f"y is rounded to {self._dtype_name}, which leaves few different "
+                f"numbers of those between {y.min():.10g} and {y.max():.10g}; leave "
+                "scale_target=True, or set dtype='float64'.",
+                UserWarning,
+                stacklevel=2,
             )
         return encoded
 
