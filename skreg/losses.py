@@ -309,12 +309,10 @@ def _bce_with_logits_loss(criterion) -> Loss:
 
 
 def _poisson_nll_loss(criterion) -> Loss:
-    options = {name: getattr(criterion, name, None) for name in ("log_input", "full")}
-    if isinstance(criterion, type):
-        options = {"log_input": True, "full": False}
-    function = partial(poisson, **options, eps=getattr(criterion, "eps", 1e-8))
+    defaults = {"log_input": True, "full": False, "eps": 1e-8}  # of the class
+    options = {name: getattr(criterion, name, v) for name, v in defaults.items()}
     mean = torch.exp if options["log_input"] else None
-    return Loss(mean=mean, target_range=(0, inf), function=function)
+    return Loss(mean=mean, target_range=(0, inf), function=partial(poisson, **options))
 
 
 def _kl_div_loss(criterion) -> Loss:

@@ -66,7 +66,7 @@ def criterion_for(criterion, options: dict, multilabel: bool, known: bool):
 
 def _is_torch_s_own(criterion) -> bool:
     """Return whether it is a class of the table itself; a subclass may take classes."""
-    return {criterion if isinstance(criterion, type) else type(criterion)} <= {*LOSSES}
+    return (criterion if isinstance(criterion, type) else type(criterion)) in LOSSES
 
 
 def check_labels_known(criterion, nonlinearity) -> None:

@@ -14,6 +14,7 @@ from skreg.estimators._input_range import SeenRange
 from skreg.estimators._targets import Targets
 from skreg.estimators._tasks import FitTasks
 from skreg.estimators.paths import ALONE, TrainingPath
+from skreg.training.optimizer_step import options_of
 from skreg.training.regularizing import Active
 
 __all__ = ["FitState"]
@@ -100,6 +101,11 @@ class FitState:
             self._criterion = made_from, of, of.criterion(plain)
         return self._criterion[2]
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that has begun, counted from 0 in this fit."""
+        return len(self.net.history) - 1 - self.epochs_before
+
     def begin_epoch(self, batches) -> None:
         """Tell the regularisers of an epoch."""
         if not self.regularizers.counts_epochs:
@@ -112,14 +118,13 @@ class FitState:
                 "an epoch has, but the iterator has no length; give the Dataset a "
                 "__len__, or turn lr_schedule and average off."
             ) from error
-        epoch = len(self.net.history) - 1 - self.epochs_before
-        self.regularizers.begin_epoch(epoch, self.net.max_epochs, n_batches)
+        self.regularizers.begin_epoch(self.epoch, self.net.max_epochs, n_batches)
 
     def set_options(self) -> None:
         """Set the options of the optimizer for the next step, if they are scheduled."""
         groups = self.net.optimizer_.param_groups
         if self.options_at_first is None:
-            self.options_at_first = _without_weights(groups)
+            self.options_at_first = [options_of(group) for group in groups]
         self.regularizers.set_options(groups, self.options_at_first)
 
     def reset_options(self) -> None:
@@ -192,10 +197,6 @@ class FitState:
             for name, w in {**self.weights, **self.kept_buffers}.items():
                 w.copy_(self.kept[name])
         self.kept = self.averaged = None
-
-
-def _without_weights(groups) -> list[dict]:
-    return [{k: v for k, v in group.items() if k != "params"} for group in groups]
 
 
 def _check_averages(averaged, weights) -> None:

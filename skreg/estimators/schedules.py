@@ -7,6 +7,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from skreg.callbacks import missing_key
+from skreg.training.optimizer_step import options_of
 
 __all__ = ["begin_schedule", "explained", "is_schedule", "unknown_schedules"]
 
@@ -63,7 +64,7 @@ def _made(callback, net, old):
     began = old is not None or (bool(net.history) and _is_scheduled(optimizer))
     if not began:
         return callback.policy_(optimizer, **kwargs)
-    options = [_options(group) for group in optimizer.param_groups]
+    options = [options_of(group) for group in optimizer.param_groups]
     if old is None:
         callback.batch_idx_ = sum(e["train_batch_count"] for e in net.history)
         if callback.policy_ is not ReduceLROnPlateau:
@@ -81,10 +82,6 @@ def _made(callback, net, old):
 
 def _is_scheduled(optimizer: Optimizer) -> bool:
     return all("initial_lr" in group for group in optimizer.param_groups)
-
-
-def _options(group: dict) -> dict:
-    return {name: value for name, value in group.items() if name != "params"}
 
 
 def explained(callback, net, error: Exception) -> Exception:

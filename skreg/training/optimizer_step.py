@@ -12,7 +12,7 @@ from torch.optim.optimizer import (
     _global_optimizer_pre_hooks,
 )
 
-__all__ = ["make_step"]
+__all__ = ["make_step", "options_of"]
 
 
 def make_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
@@ -35,6 +35,11 @@ def make_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
     if kernel is None or listened_to or not all(map(_is_plain, optimizer.param_groups)):
         return optimizer.step
     return _KernelStep(optimizer, kernel)
+
+
+def options_of(group: dict) -> dict:
+    """Return the options of a group of parameters, such as ``lr``."""
+    return {name: value for name, value in group.items() if name != "params"}
 
 
 def _is_plain(group) -> bool:

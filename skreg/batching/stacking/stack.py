@@ -13,7 +13,7 @@ from skreg.batching.stacking.stackable import StackableFit
 from skreg.batching.stacking.streams import DataPool, Samples, Streams
 from skreg.batching.stacking.vmap import VmappedModule
 from skreg.estimators.paths import loss_with_gradient_of
-from skreg.training.optimizer_step import make_step
+from skreg.training.optimizer_step import make_step, options_of
 from skreg.training.output_checks import last_operation, name_of
 from skreg.training.regularizing import Active
 from skreg.training.step import take_step, written_gradients
@@ -65,10 +65,7 @@ class Stack:
         self.model = self._make_model(tensors[0])
         self.optimizer, self.groups = self._make_optimizer()
         self._step_optimizer = make_step(self.optimizer)
-        self._options_at_first = [
-            {key: value for key, value in group.items() if key != "params"}
-            for group in self.optimizer.param_groups
-        ]
+        self._options_at_first = [options_of(g) for g in self.optimizer.param_groups]
         self._averaged, self._kept = None, self._take_over_kept()
 
     def __len__(self) -> int:
@@ -127,9 +124,10 @@ class Stack:
         first = self.candidates[0]
         active = [self.regularizers, *(s.regularizers for s in self.streams.streams)]
         if any(each.counts_epochs for each in active):
-            epoch = len(first.net.history) - 1 - first.fit.epochs_before
             for each in active:
-                each.begin_epoch(epoch, first.net.max_epochs, len(first.batches))
+                each.begin_epoch(
+                    first.fit.epoch, first.net.max_epochs, len(first.batches)
+                )
         self.streams.begin_epoch()
 
     def end_epoch(self) -> None:

@@ -30,6 +30,7 @@ from skreg.training.batches import (
     InMemoryBatches,
     is_sparse_dataset,
 )
+from skreg.training.optimizer_step import options_of
 
 __all__ = ["StackableFit", "examine", "first_inputs"]
 
@@ -92,8 +93,7 @@ class StackableFit:
 
     def options(self) -> dict:
         """Return the options of the optimizer, such as ``lr``."""
-        group = self.net.optimizer_.param_groups[0]
-        return {name: value for name, value in group.items() if name != "params"}
+        return options_of(self.net.optimizer_.param_groups[0])
 
     @property
     def scheduled(self) -> bool:

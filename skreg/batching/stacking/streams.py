@@ -123,9 +123,7 @@ class Samples:
 
     def stacked(self) -> Tensor:
         """Return the inputs, of shape (n, ...) if shared, else (B, n, ...)."""
-        if self.X is not None:
-            return self.X
-        return self.parts[0] if self.shared else self._by_net(self.parts)
+        return self.parts[0] if self.shared else self.by_net()
 
     def by_net(self) -> Tensor:
         """Return the inputs, of shape (B, n, ...)."""
