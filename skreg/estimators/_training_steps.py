@@ -153,12 +153,14 @@ class TrainingSteps:
             return
         self._set_training(False)
         program, session.program = session.program, None  # the module itself is run
-        with seeded(self.seed_, self.device_):
-            batches = self.get_iterator(batches.dataset, training=True)
-            forward = partial(self.infer, **session.fit_params)
-            inputs = (unpack_data(batch)[0] for batch in batches)
-            renew_statistics(self.module_, inputs, forward)
-        session.program = program
+        try:
+            with seeded(self.seed_, self.device_):
+                batches = self.get_iterator(batches.dataset, training=True)
+                forward = partial(self.infer, **session.fit_params)
+                inputs = (unpack_data(batch)[0] for batch in batches)
+                renew_statistics(self.module_, inputs, forward)
+        finally:
+            session.program = program
 
     def _run_batches(self, iterator, training, prefix, step_fn, fit_params) -> None:
         """Run an epoch's batches on the path of the net, with its random numbers."""
