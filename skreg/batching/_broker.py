@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from queue import Empty, SimpleQueue
 
+from skreg._utils.garbage import older_objects_frozen
 from skreg._utils.torch_state import plain_torch, without_plain_dtype
 from skreg.batching._interrupts import interrupts_wait
 from skreg.batching._jobs import Job
@@ -197,7 +198,8 @@ class Broker:
                 self._note_progress()
                 self._open(call)
                 self._advance()
-            self._train_until_over()
+            with older_objects_frozen():
+                self._train_until_over()
         except Cancelled:
             pass  # out of the training of a batch, of which a task has failed
         finally:

@@ -182,11 +182,12 @@ class _ElasticNets(ElasticNet):
 
     def __init__(self, members):
         self.members = members
+        self._is_proximal = any(member.is_proximal for member in members)
         self._coefficients = {}
 
     @property
     def is_proximal(self) -> bool:
-        return any(member.is_proximal for member in self.members)
+        return self._is_proximal  # asked for at each step
 
     def acts_in(self, method: str) -> bool:
         return self.is_proximal if method == "project" else super().acts_in(method)
