@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "ElasticNetGradient",
     "add_elastic_net",
     "elastic_net",
     "frobenius_norm",
@@ -146,24 +147,61 @@ def add_elastic_net(
         number 0. A net whose coefficient is 0 pays nothing for weights that are
         infinite.
     """
-    coefficients, sums = [], []
-    for i, (g, w) in enumerate(zip(gradients, weights, strict=True)):
-        l1 = lambda1[i] if isinstance(lambda1, list) else lambda1 or None
-        l2 = lambda2[i] if isinstance(lambda2, list) else lambda2 or None
-        if l1 is not None:
-            coefficients.append(l1)
-            sums.append(_add_signs(g, w, l1, overwrite))
-        elif overwrite:
-            g.zero_()
-        if l2 is not None:
-            coefficients.append(l2)
-            sums.append(_sum_of_squares(w, isinstance(l2, Tensor)))
-            _add(g, w, l2, 2)
-        by_step = proximal[i] if isinstance(proximal, list) else proximal or None
-        if by_step is not None:
-            coefficients.append(by_step)
-            sums.append(_sum_of_magnitudes(w, isinstance(by_step, Tensor)))
-    return _weighted_sum(coefficients, sums)
+    return ElasticNetGradient(lambda1, lambda2, proximal)(gradients, weights, overwrite)
+
+
+class ElasticNetGradient:
+    """The gradient of an elastic net, to be added again and again.
+
+    Parameters
+    ----------
+    lambda1, lambda2, proximal : as in ``add_elastic_net``
+    """
+
+    def __init__(self, lambda1, lambda2, proximal=0.0):
+        self._given = lambda1, lambda2, proximal
+        self._terms = None  # of each of the weights
+        self._table = None  # coefficients of all terms and nets, and which are 0
+
+    def __call__(self, gradients, weights, overwrite=False) -> Tensor | float:
+        """As ``add_elastic_net``, of weights that have the same shapes each time."""
+        if self._terms is None:
+            self._terms = [self._terms_of(i, w) for i, w in enumerate(weights)]
+        sums = []
+        for g, w, (l1, l2, by_step) in zip(
+            gradients, weights, self._terms, strict=True
+        ):
+            if l1 is not None:
+                sums.append(_add_signs(g, w, l1, overwrite))
+            elif overwrite:
+                g.zero_()
+            if l2 is not None:
+                sums.append(_sum_of_squares(w, isinstance(l2, Tensor)))
+                _add(g, w, l2, 2)
+            if by_step is not None:
+                sums.append(_sum_of_magnitudes(w, isinstance(by_step, Tensor)))
+        return self._weighted_sum(sums)
+
+    def _terms_of(self, i: int, w: Tensor) -> list:
+        """Return the coefficients of a parameter, in shapes that multiply it."""
+        given = [c[i] if isinstance(c, list) else c or None for c in self._given]
+        return [
+            c.view(-1, *[1] * (w.ndim - 1)) if isinstance(c, Tensor) else c
+            for c in given
+        ]
+
+    def _weighted_sum(self, sums: list[Tensor]) -> Tensor | float:
+        if not sums:
+            return 0.0
+        used = (c for terms in self._terms for c in terms if c is not None)
+        if not any(isinstance(c, list) for c in self._given):
+            return reduce(add, (c * total for c, total in zip(used, sums, strict=True)))
+        if self._table is None:
+            table = torch.stack([c.flatten() for c in used])
+            self._table = table, table == 0
+        table, is_free = self._table
+        # What is not penalised costs nothing, even if it is infinite.
+        return torch.stack(sums).mul_(table).masked_fill_(is_free, 0).sum(0)
 
 
 def _add_signs(g: Tensor, w: Tensor, l1: float | Tensor, overwrite: bool) -> Tensor:
@@ -180,7 +218,7 @@ def _add_signs(g: Tensor, w: Tensor, l1: float | Tensor, overwrite: bool) -> Ten
         torch.sign(w, out=sign)
         total = torch.dot(sign.flatten(), w.flatten())
     if overwrite:
-        sign.mul_(_by_net(l1, g) if isinstance(l1, Tensor) else l1)
+        sign.mul_(l1)
     else:
         _add(g, sign, l1, 1)
     return total
@@ -196,27 +234,11 @@ def _sum_of_squares(w: Tensor, of_nets: bool) -> Tensor:
     return torch.linalg.vector_norm(w.reshape(len(w), -1), dim=1).square_()
 
 
-def _weighted_sum(coefficients: list, sums: list[Tensor]) -> Tensor | float:
-    if not coefficients:
-        return 0.0
-    if not isinstance(coefficients[0], Tensor):
-        pairs = zip(coefficients, sums, strict=True)
-        return reduce(add, (total * c for c, total in pairs))
-    of_nets = torch.stack(coefficients)
-    # What is not penalised costs nothing, even if it is infinite.
-    return torch.stack(sums).mul_(of_nets).masked_fill_(of_nets == 0, 0).sum(0)
-
-
 def _add(g: Tensor, direction: Tensor, coefficient: float | Tensor, factor: int):
     if isinstance(coefficient, Tensor):
-        g.addcmul_(direction, _by_net(coefficient, g), value=factor)
+        g.addcmul_(direction, coefficient, value=factor)
     else:
         g.add_(direction, alpha=factor * coefficient)
-
-
-def _by_net(coefficient: Tensor, like: Tensor) -> Tensor:
-    """Return coefficients in the shape that multiplies the weights of their nets."""
-    return coefficient.view(-1, *[1] * (like.ndim - 1))
 
 
 def soft_threshold(w: Tensor, threshold: float | Tensor) -> Tensor:

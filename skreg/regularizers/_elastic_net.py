@@ -1,6 +1,7 @@
 r"""Elastic net: L1 and L2 penalty, :math:`\lambda_1 \sum |w| + \lambda_2 \sum w^2`."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, TypedDict
 
 from torch import Tensor, nn
@@ -8,7 +9,12 @@ from torch import Tensor, nn
 from skreg._utils.flat import joined
 from skreg._utils.of_nets import by_net
 from skreg._utils.rules import Rule, is_bool, is_coefficient
-from skreg.penalties import add_elastic_net, penalized_parameters, soft_threshold
+from skreg.penalties import (
+    ElasticNetGradient,
+    add_elastic_net,
+    penalized_parameters,
+    soft_threshold,
+)
 from skreg.regularizers._base import Parameter, Regularizer
 
 __all__ = ["ElasticNet", "ElasticNetTypes"]
@@ -184,6 +190,7 @@ class _ElasticNets(ElasticNet):
         self.members = members
         self._is_proximal = any(member.is_proximal for member in members)
         self._coefficients = {}
+        self._gradient = None
 
     @property
     def is_proximal(self) -> bool:
@@ -196,15 +203,13 @@ class _ElasticNets(ElasticNet):
         return self._add(gradients, weights, overwrite=True)
 
     def _add(self, gradients, weights, overwrite):
-        l1, l2 = (
-            self._of_nets(name, weights) for name in ("of_subgradient", "lambda2")
-        )
-        by_steps = self._of_nets("of_steps", weights) if self.is_proximal else 0.0
-        return add_elastic_net(
-            *(list(gradients.values()), list(weights.values()), l1, l2),
-            proximal=by_steps,
-            overwrite=overwrite,
-        )
+        if self._gradient is None:
+            of_nets = partial(self._of_nets, weights=weights)
+            self._gradient = ElasticNetGradient(
+                *map(of_nets, ("of_subgradient", "lambda2")),
+                of_nets("of_steps") if self.is_proximal else 0.0,
+            )
+        return self._gradient(gradients.values(), weights.values(), overwrite)
 
     def project(self, weights, step_sizes) -> None:
         coefficients = self._of_nets("of_steps", weights)
