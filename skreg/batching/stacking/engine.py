@@ -1,15 +1,17 @@
 """How fits that are to be done at the same time are done: in stacks, or one by one."""
 
 import sys
-from collections.abc import Sequence
-from copy import deepcopy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 
 from skreg._utils.threads import threads_for
 from skreg.batching._jobs import Job
 from skreg.batching.stacking.epochs import StackEpochs
+from skreg.batching.stacking.progress import FitProgress
 from skreg.batching.stacking.stack import Stack
 from skreg.batching.stacking.stack_size import stack_size
 from skreg.batching.stacking.stackable import StackableFit, examine
@@ -18,10 +20,57 @@ from skreg.batching.stacking.vmap_check import in_a_line
 from skreg.estimators.paths import STACK, TrainingPath
 from skreg.training.regularizing import NotStackable
 
-__all__ = ["train_together"]
+__all__ = [
+    "Group",
+    "Trained",
+    "in_parts",
+    "train_in_turn",
+    "train_stack",
+    "train_together",
+    "train_until",
+]
 
 
-def train_together(jobs: Sequence[Job], *, verbose: int = 0) -> None:
+class Group(NamedTuple):
+    """Nets of one shape, and how many of them make a stack at most."""
+
+    candidates: list[StackableFit]
+    size: int
+
+    def in_stacks(self) -> list[list[StackableFit]]:
+        """Return the nets of each stack."""
+        return in_parts(self.candidates, self.size)
+
+
+Trained = tuple[list[StackableFit], dict[Job, str]]
+
+
+def train_in_turn(groups: Sequence[Group], pool: DataPool) -> Iterator[Trained]:
+    """Train the nets of each group, stack after stack.
+
+    Parameters
+    ----------
+    groups : sequence of Group
+    pool : DataPool
+
+    Yields
+    ------
+    stack : list of StackableFit
+    failures : dict of Job to str
+        As ``train_stack`` returns them.
+    """
+    for stack in (stack for group in groups for stack in group.in_stacks()):
+        yield stack, train_stack(stack, pool)
+
+
+def train_together(
+    jobs: Sequence[Job],
+    *,
+    verbose: int = 0,
+    train_stacks: Callable[[Sequence[Group], DataPool], Iterator[Trained]] = (
+        train_in_turn
+    ),
+) -> None:
     """Train the nets of all jobs.
 
     Parameters
@@ -29,27 +78,31 @@ def train_together(jobs: Sequence[Job], *, verbose: int = 0) -> None:
     jobs : sequence of Job
     verbose : int, default=0
         Positive: tell why fits were not stacked, a line for each reason.
+    train_stacks : callable, default=train_in_turn
+        Trains groups of nets, in this process or others.
     """
-    groups, reasons, of_modules = {}, {}, {}
+    shapes, reasons, of_modules = {}, {}, {}
     for job in jobs:
         found = _examined(job, of_modules)
         if isinstance(found, StackableFit):
-            groups.setdefault(found.shape, []).append(found)
+            shapes.setdefault(found.shape, []).append(found)
         elif found is not None:
             reasons.setdefault(found, []).append(job)
-    pool = DataPool()
-    for candidates in groups.values():
+    pool, groups = DataPool(), []
+    for candidates in shapes.values():
         size = _stack_size(candidates)
         if isinstance(size, str):
             reasons.setdefault(size, []).extend(c.job for c in candidates)
             continue
         ordered = sorted(candidates, key=lambda c: repr(pool.stream_key(c)))
-        for stack in _in_parts(ordered, size):
-            failures = train_stack(stack, pool)
+        groups.append(Group(ordered, size))
+    with closing(train_stacks(groups, pool)) as trained:
+        for stack, failures in trained:
             for job, failure in failures.items():
                 reasons.setdefault(failure, []).append(job)
             for candidate in stack:  # scored, and kept on disk, before the next stack
                 if candidate.job not in failures:
+                    candidate.fit.path = TrainingPath(STACK)
                     candidate.job.finish()
     for reason, alone in reasons.items():
         for job in alone:
@@ -84,7 +137,7 @@ def _tell(message: str) -> None:
     sys.stderr.write(message + "\n")
 
 
-def _in_parts(candidates, size: int):
+def in_parts(candidates, size: int):
     """Cut into parts of about equal length that is at most `size`."""
     n_parts = -(-len(candidates) // size)
     cuts = [len(candidates) * i // n_parts for i in range(n_parts + 1)]
@@ -108,34 +161,66 @@ def train_stack(candidates: Sequence[StackableFit], pool: DataPool) -> dict[Job,
     dict of Job to str
         The fits that are yet to be trained, and what went wrong.
     """
-    beginnings = [_Snapshot(candidate) for candidate in candidates]
+    return train_until(candidates, pool, never)[0]
+
+
+def never(n_epochs: int) -> bool:
+    """Return False: no epoch is the last for now."""
+    return False
+
+
+def train_until(
+    candidates: Sequence[StackableFit], pool: DataPool, is_time: Callable[[int], bool]
+) -> tuple[dict[Job, str], list[StackableFit]]:
+    """Train nets of one shape, as ``train_stack`` does, until it is time to pause.
+
+    Parameters
+    ----------
+    candidates : sequence of StackableFit
+    pool : DataPool
+    is_time : callable
+        Takes the number of epochs of this call.
+
+    Returns
+    -------
+    failures : dict of Job to str
+        The fits that are yet to be trained, alone, and what went wrong.
+    left : list of StackableFit
+        Those whose training may go on, in any company and process.
+    """
+    for candidate in candidates:
+        if candidate.beginning is None:
+            candidate.beginning = FitProgress(candidate)
     try:
-        _train(candidates, pool)
+        return {}, _train(candidates, pool, is_time)
     except Exception as error:
         failure = error
-    else:
-        for candidate in candidates:
-            candidate.fit.path = TrainingPath(STACK)
-        return {}
-    for beginning in beginnings:
-        beginning.restore()
+    for candidate in candidates:
+        candidate.beginning.restore(candidate)
+        candidate.job.error = None
     if isinstance(failure, torch.OutOfMemoryError) and len(candidates) > 1:
-        first, second = _in_parts(candidates, -(-len(candidates) // 2))
-        return train_stack(first, pool) | train_stack(second, pool)
-    return {candidate.job: _failure(failure) for candidate in candidates}
+        first, second = in_parts(candidates, -(-len(candidates) // 2))
+        return train_stack(first, pool) | train_stack(second, pool), []
+    return {candidate.job: _failure(failure) for candidate in candidates}, []
 
 
-def _train(candidates, pool) -> None:
+def _train(candidates, pool, is_time) -> list[StackableFit]:
     remaining = [c for c in candidates if len(c.net.history) < c.last_epoch]
-    while remaining:
+    n_epochs, pauses = 0, False
+    while remaining and not pauses:
         stack = Stack(remaining, pool)
         state = stack.state()
         epochs = StackEpochs(stack, pool)
         try:
             with threads_for(stack.flop()):
-                finished = epochs.run_one()
-                while not finished and stack.follow_schedules():
-                    finished = epochs.run_one()
+                goes_on = True
+                while goes_on:
+                    finished, n_epochs = epochs.run_one(), n_epochs + 1
+                    # A state that users' regularizers keep is that of this stack.
+                    pauses = is_time(n_epochs) and stack.state() == state
+                    goes_on = (
+                        not finished and stack.follow_schedules() and not pauses
+                    )
         finally:
             stack.release(range(len(stack)))
         done = {id(stack.candidates[row]) for row in finished}
@@ -144,49 +229,4 @@ def _train(candidates, pool) -> None:
             raise NotStackable(
                 "a regularizer keeps a state, and its nets do not end together"
             )
-
-
-class _Snapshot:
-    """What a fit is like before its first epoch."""
-
-    def __init__(self, candidate):
-        self.candidate = candidate
-        net = candidate.net
-        self.tensors = {name: t.clone() for name, t in candidate.tensors.items()}
-        regularizers = candidate.fit.regularizers  # some keep a state
-        self.regularizers = deepcopy(regularizers) if regularizers.averages else None
-        state, self.options = net.optimizer_.state, candidate.options()
-        self.optimizer = deepcopy(net.optimizer_.state_dict()) if state else None
-        self.n_epochs = len(net.history)
-        self.callbacks = [_CallbackState(callback) for _, callback in net.callbacks_]
-
-    def restore(self) -> None:
-        net, fit = self.candidate.net, self.candidate.fit
-        fit.kept = fit.averaged = None
-        if self.regularizers is not None:
-            fit.regularizers = self.regularizers
-        for name, tensor in self.candidate.tensors.items():
-            tensor.data.copy_(self.tensors[name])
-        net.optimizer_.state.clear()
-        net.optimizer_.param_groups[0].update(self.options)
-        if self.optimizer is not None:
-            net.optimizer_.load_state_dict(self.optimizer)
-        del net.history[self.n_epochs :]
-        self.candidate.job.error = None
-        for state in self.callbacks:
-            state.restore()
-
-
-class _CallbackState:
-    """What a callback has learnt before the first epoch."""
-
-    def __init__(self, callback):
-        self.callback, self.attributes = callback, dict(vars(callback))
-        self.schedule = getattr(callback, "lr_scheduler_", None)
-        self.place = self.schedule and deepcopy(self.schedule.state_dict())
-
-    def restore(self) -> None:
-        vars(self.callback).clear()
-        vars(self.callback).update(self.attributes)
-        if self.schedule is not None:
-            self.schedule.load_state_dict(self.place)
+    return remaining

@@ -11,6 +11,7 @@ from torch import nn
 from skreg._utils.hooks import has_hooks
 from skreg.backprop import flat, fully_connected_layers, normalizes
 from skreg.batching._jobs import Job
+from skreg.batching.stacking.progress import FitProgress
 from skreg.batching.stacking.signature import signature
 from skreg.batching.stacking.vmap import FEATURE_NDIM, named_tensors
 from skreg.batching.stacking.vmap_check import reason_against_vmap
@@ -64,6 +65,8 @@ class StackableFit:
         Equal for those that can be in one stack.
     last_epoch : int
         Length of the history when training ends.
+    beginning : FitProgress or None
+        What the fit was like before its first epoch; None before it.
     """
 
     job: Job
@@ -74,6 +77,7 @@ class StackableFit:
     layers: list[nn.Module] | None
     shape: tuple
     last_epoch: int
+    beginning: FitProgress | None = None
 
     @property
     def fit(self):
