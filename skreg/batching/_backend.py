@@ -19,6 +19,7 @@ from skreg.batching._cluster import ClusterCall, check_cluster, count_workers
 from skreg.batching._memory import memory
 from skreg.batching._tasks import Call, current_task
 from skreg.batching.checkpoint.results import Checkpoint, Keeper
+from skreg.batching.processes.sharing import StackSharing
 from skreg.batching.stacking.engine import train_together
 
 __all__ = ["SkregBackend"]
@@ -140,12 +141,12 @@ class SkregBackend(ThreadingBackend):
     def _new_broker(self, n_jobs) -> Broker:
         # Many meta-estimators have no verbosity, and give 0: then that of the context.
         verbose = max(self.parallel.verbose, Parallel().verbose)
-        if n_jobs is None:
-            n_jobs = 1
-        elif n_jobs < 0:
+        if n_jobs is not None and n_jobs < 0:
             n_jobs = max(cpu_count() + 1 + n_jobs, 1)
+        sharing = StackSharing(n_jobs, verbose)
+        n_jobs = n_jobs or 1
         return Broker(
-            partial(train_together, verbose=verbose),
+            partial(train_together, verbose=verbose, train_stacks=sharing),
             max_in_flight=self.max_in_flight,
             # The task and the net hold a copy each, and training needs room as well.
             max_bytes=memory() / 8,

@@ -1,0 +1,1 @@
+"""Stacks that train in several processes: how they travel, and who gets which."""
