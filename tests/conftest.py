@@ -56,13 +56,13 @@ def stacks(monkeypatch):
     from skreg.batching.stacking import engine as _engine
     from skreg.batching.stacking import stack_size as _cost
 
-    sizes, train_stack = [], _engine.train_stack
+    sizes, train_until = [], _engine.train_until
 
-    def counted(candidates, pool):
+    def counted(candidates, pool, is_time):
         sizes.append(len(candidates))
-        return train_stack(candidates, pool)
+        return train_until(candidates, pool, is_time)
 
-    monkeypatch.setattr(_engine, "train_stack", counted)
+    monkeypatch.setattr(_engine, "train_until", counted)
     monkeypatch.setattr(_cost, "MIN_STACK", 2)
     monkeypatch.setattr(_cost, "wins_race", lambda *args: True)
     return sizes

@@ -92,12 +92,12 @@ def test_several_calls_are_one_fit(iris, name, optimizer, way):
 @pytest.mark.parametrize("optimizer", [SGD, Adam])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_several_calls_are_one_fit_in_stacks(iris, name, optimizer, monkeypatch):
-    sizes, train_stack = [], _engine.train_stack
+    sizes, train_until = [], _engine.train_until
     monkeypatch.setattr(_cost, "MIN_STACK", 2)
     monkeypatch.setattr(
         _engine,
-        "train_stack",
-        lambda stack, pool: sizes.append(len(stack)) or train_stack(stack, pool),
+        "train_until",
+        lambda stack, *args: sizes.append(len(stack)) or train_until(stack, *args),
     )
 
     def often(seed):

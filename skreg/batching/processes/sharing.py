@@ -20,13 +20,8 @@ from skreg.batching.processes.workers import (
     torch_settings,
     workers,
 )
-from skreg.batching.stacking.engine import (
-    Group,
-    Trained,
-    in_parts,
-    train_stack,
-    train_until,
-)
+from skreg.batching.stacking import engine
+from skreg.batching.stacking.engine import Group, Trained, in_parts
 from skreg.batching.stacking.stackable import StackableFit
 from skreg.batching.stacking.streams import DataPool
 
@@ -68,7 +63,7 @@ class StackSharing:
             yield from _Race(stacks, pool, n, self.verbose).run()
         else:
             for stack in stacks:
-                yield stack, train_stack(stack, pool)
+                yield stack, engine.train_stack(stack, pool)
 
 
 def _n_processes() -> int:
@@ -95,7 +90,7 @@ def _short_ones(stacks, pool):
             left = seconds * (total - worked) / worked
             return left * (1 - 1 / n_cores) > START_SECONDS + WORTH_SECONDS
 
-        failures, left = train_until(stack, pool, is_worth_it)
+        failures, left = engine.train_until(stack, pool, is_worth_it)
         yield [c for c in stack if c not in left], failures
         done += before
         if left:
@@ -172,7 +167,7 @@ class _Race:
         self._send()
         stack = self._next_here()
         if stack:
-            failures, left = train_until(stack, self.pool, self._look_around)
+            failures, left = engine.train_until(stack, self.pool, self._look_around)
             if left:
                 self.waiting.extend(_cut([left], 2))
             yield [c for c in stack if c not in left], failures

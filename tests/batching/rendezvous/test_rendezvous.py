@@ -232,7 +232,7 @@ def test_fits_wait_for_each_other_as_far_as_memory_goes(iris, batches, monkeypat
 def test_a_net_that_is_trained_can_go_on_before_the_rest(iris, monkeypatch):
     events = []
 
-    def one_by_one(jobs, *, verbose):
+    def one_by_one(jobs, **options):
         for job in jobs:
             job.train_alone("a test")  # which lets it go on
             events.append("next")
@@ -290,7 +290,7 @@ def test_error_that_is_to_be_raised_ends_the_search(iris, batches):
 
 
 def test_error_of_the_training_of_a_batch_reaches_its_fits(iris, monkeypatch):
-    def broken(jobs, *, verbose):
+    def broken(jobs, **options):
         raise MemoryError("the batch is too large")
 
     monkeypatch.setattr(skreg.batching._backend, "train_together", broken)

@@ -64,7 +64,9 @@ def test_where_memory_does_not_suffice_stacks_are_halved(
 def test_large_nets_train_in_small_stacks_and_few_nets_alone(iris, monkeypatch):
     sizes = []
     monkeypatch.setattr(
-        _engine, "train_stack", lambda stack, pool: sizes.append(len(stack)) or {}
+        _engine,
+        "train_until",
+        lambda stack, pool, is_time: sizes.append(len(stack)) or ({}, []),
     )
     X = np.zeros((len(iris[1]), 500))
     fits = [(net(hidden_layer_sizes=400, lambda1=l1), X, iris[1]) for l1 in range(9)]
@@ -76,7 +78,7 @@ def test_large_nets_train_in_small_stacks_and_few_nets_alone(iris, monkeypatch):
 
 def test_nets_that_lose_the_race_train_alone(iris, monkeypatch):
     monkeypatch.setattr(_cost, "wins_race", lambda *args: False)
-    monkeypatch.setattr(_engine, "train_stack", None)
+    monkeypatch.setattr(_engine, "train_until", None)
     fits = [(net(module__activation="gelu", lambda1=x), *iris) for x in range(4)]
     assert_same_nets(together(*fits), alone(*fits))
 
