@@ -174,7 +174,11 @@ class SkregBackend(ThreadingBackend):
         self._calls[-1].cancel()
 
     def stop_call(self):
-        self._calls.pop().cancel()  # threads may need a moment to end
+        call = self._calls.pop()
+        call.cancel()  # threads may need a moment to end
+        is_outermost = self.checkpoint is not None and current_task() is None
+        if is_outermost and not getattr(self.parallel, "_exception", False):
+            self.checkpoint.forget_stacks()
 
     def terminate(self):
         """Do nothing: threads end with the call they were started for."""

@@ -17,6 +17,7 @@ from skreg.batching._jobs import Job
 from skreg.batching._memory import Ledger, buffers_of
 from skreg.batching._tasks import Call, Task
 from skreg.batching._warnings import WarningState
+from skreg.batching.checkpoint.running import places
 
 __all__ = ["Broker", "Cancelled"]
 
@@ -111,7 +112,8 @@ class Broker:
             fit.net.fit_loop(X, y, **fit.fit_params)
             return
         task.n_fits += 1
-        job = Job(fit, X, y)
+        of_task = places.get()
+        job = Job(fit, X, y, place=of_task and of_task.next())
         job.buffers = buffers_of(job)
         job.on_finish = partial(self._release, (job, task))
         self._pause(task, partial(self._let_wait, (job, task)))

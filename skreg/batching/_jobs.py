@@ -35,6 +35,8 @@ class Job:
     on_finish: Callable[[], None] | None = field(default=None, repr=False)
     # Memory of its data by address, see `buffers_of`; set by the broker.
     buffers: dict[int, int] = field(default_factory=dict, repr=False)
+    # Where it is kept on disk while it runs; None without a checkpoint.
+    place: Any = field(default=None, repr=False)
     _context: Context = field(default_factory=copy_context, repr=False)
     _config: dict = field(default_factory=get_config, repr=False)
     _warnings: WarningState = field(default_factory=WarningState.current, repr=False)

@@ -9,10 +9,14 @@ from collections import Counter
 from contextvars import ContextVar
 from pathlib import Path
 
+from skreg.batching._pickles import packed
 from skreg.batching._tasks import current_task
 from skreg.batching.checkpoint.fingerprint import Fingerprints
+from skreg.batching.checkpoint.running import Places, places
 
 __all__ = ["Checkpoint", "Keeper", "Kept"]
+
+_RUNNING = "running-"  # begins the names of stacks
 
 _HEAD = b"skreg result 1\n"
 
@@ -37,6 +41,8 @@ class Checkpoint:
                 "the results of fits are to be kept."
             )
         self.path = Path(path)
+        self.stacks = set()  # names of those that ran in this process or for it
+        self._running = None  # fits by their keys; read when one is asked for
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(
                 f"checkpoint={str(path)!r} is a file; give the path of a folder, in "
@@ -49,6 +55,9 @@ class Checkpoint:
                 f"checkpoint={str(path)!r} cannot be made ({error}); give the path of "
                 "a folder that can be written to."
             ) from error
+
+    def __getstate__(self):
+        return vars(self) | {"_running": None}  # other processes save, and read nothing
 
     def load(self, key: str) -> tuple[bool, object]:
         """Return whether there is a result, and the result."""
@@ -74,6 +83,25 @@ class Checkpoint:
                 f"search goes on without ({error!r}).",
                 stacklevel=2,
             )
+
+    def save_stack(self, name: str, fits: dict) -> None:
+        """Keep the fits of a stack that runs, by their keys; warn if that fails."""
+        self.save(f"{_RUNNING}{name}", fits)
+
+    def running_fit(self, key: str):
+        """Return what ``save_stack`` has kept of a fit, or None."""
+        if self._running is None:
+            self._running = {}
+            for file in sorted(self.path.glob(f"{_RUNNING[:2]}/{_RUNNING}*.pickle")):
+                self._running |= self.load(file.stem)[1] or {}
+        return self._running.get(key)
+
+    def forget_stacks(self) -> None:
+        """Remove the stacks that ran: the results of their tasks are kept."""
+        for name in self.stacks:
+            self._file(f"{_RUNNING}{name}").unlink(missing_ok=True)
+        self.stacks.clear()
+        self._running = None
 
     def _file(self, key) -> Path:
         return self.path / key[:2] / f"{key}.pickle"
@@ -141,6 +169,7 @@ class Kept:
         found, result = self.recall()
         if found:
             return result
+        of_fits = places.set(Places(self.checkpoint, self.key))
         token = _scope.set(self.key)
         task = current_task()
         n_fits = task.n_fits
@@ -148,6 +177,7 @@ class Kept:
             result = self.function(*args, **kwargs)
         finally:
             _scope.reset(token)
+            places.reset(of_fits)
         if task.n_fits > n_fits or not self.only_nets:
             self.keep(result)
         return result
@@ -166,7 +196,7 @@ def _has_failed(result) -> bool:
 
 
 def _pack(result) -> bytes:
-    content = pickle.dumps(result, protocol=5)
+    content = packed(result)
     return _HEAD + hashlib.sha256(content).digest() + content
 
 

@@ -9,20 +9,18 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import cloudpickle
 import numpy as np
-import torch
 
 from skreg.batching._jobs import Job
+from skreg.batching._pickles import Pickler
 from skreg.batching.stacking.stackable import StackableFit
 from skreg.batching.stacking.streams import DataPool
 
-__all__ = ["Parcels", "opened", "packed", "unpacked"]
+__all__ = ["Parcels", "opened"]
 
 SHARED_BYTES = 2**15  # smaller arrays travel with each parcel
 _IN_MEMORY = Path("/dev/shm")  # a file system in memory, where there is one
 _HOME, _ARRAY = "home", "array"
-_NUMPY_DTYPES = {torch.float32, torch.float64, torch.int64, torch.int32, torch.bool}
 
 
 class Parcels:
@@ -55,8 +53,9 @@ class Parcels:
             valid = None if c.valid is None else self._pool.unique(c.valid)
             train = self._pool.unique(c.train)
             parts.append((c.fit, train, valid, _Batches(c.batches), *_rest_of(c)))
-            at_home += [c.fit.validation, c.fit.groups, c.fit.sample_weight]
-            at_home += [c.fit.targets, c.net.train_split, c.train, c.valid, c.job]
+            # No arrays: a dataset may hold the same.
+            at_home += [c.fit.validation, c.fit.targets, c.net.train_split]
+            at_home += [c.train, c.valid, c.job]
         known = {id(t) for part in parts for t in part[1:3]}
         at_home = {id(o): o for o in at_home if o is not None and id(o) not in known}
         file = io.BytesIO()
@@ -95,10 +94,10 @@ def _root(array) -> str | None:
     """Return the folder for temporary files; None is the system's."""
     if folder := os.environ.get("JOBLIB_TEMP_FOLDER"):
         return folder
-    if os.access(_IN_MEMORY, os.W_OK):
-        if shutil.disk_usage(_IN_MEMORY).free > 16 * array.nbytes + 2**28:
-            return str(_IN_MEMORY)
-    return None
+    if not os.access(_IN_MEMORY, os.W_OK):
+        return None
+    has_room = shutil.disk_usage(_IN_MEMORY).free > 16 * array.nbytes + 2**28
+    return str(_IN_MEMORY) if has_room else None
 
 
 class _Batches:
@@ -115,34 +114,10 @@ class _Batches:
 
 
 def _rest_of(c: StackableFit) -> tuple:
-    return c.valid_batch_size, c.layers, c.last_epoch
+    return c.valid_batch_size, c.layers, c.last_epoch, c.job.place, c.company
 
 
-class _Pickler(cloudpickle.Pickler):
-    """Carries classes of a notebook's by value, as joblib does, and tensors quickly."""
-
-    def __init__(self, file):
-        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
-
-    def reducer_override(self, obj):
-        if type(obj) is torch.Tensor and _is_array(obj):
-            return torch.from_numpy, (obj.numpy(),)
-        return super().reducer_override(obj)
-
-
-def _is_array(tensor: torch.Tensor) -> bool:
-    """Return whether a tensor is no more than numbers that NumPy knows."""
-    return (
-        tensor.device.type == "cpu"
-        and tensor.layout == torch.strided
-        and tensor.dtype in _NUMPY_DTYPES
-        and not tensor.requires_grad
-        and tensor.is_contiguous()
-        and tensor.untyped_storage().nbytes() == tensor.nbytes  # it is no view
-    )
-
-
-class _Packer(_Pickler):
+class _Packer(Pickler):
     """Leaves data where they are."""
 
     def __init__(self, file, parcels, at_home):
@@ -172,26 +147,10 @@ class _Unpacker(pickle.Unpickler):
 def opened(parcel: bytes) -> list[StackableFit]:
     """Return the fits of a parcel, in the process that is to train them."""
     candidates = []
-    for fit, train, valid, batches, size, layers, last in _Unpacker(
-        io.BytesIO(parcel)
-    ).load():
+    parts = _Unpacker(io.BytesIO(parcel)).load()
+    for fit, train, valid, batches, size, layers, last, place, company in parts:
         fit.net._session = fit
-        job = Job(fit, None, None)
-        candidates.append(
-            StackableFit(
-                job, train, valid, batches.of(train), size, layers, (), last
-            )
-        )
+        job = Job(fit, None, None, place=place)
+        data = train, valid, batches.of(train), size
+        candidates.append(StackableFit(job, *data, layers, (), last, company=company))
     return candidates
-
-
-def packed(obj) -> bytes:
-    """Return an object as bytes, classes of a notebook's by value."""
-    file = io.BytesIO()
-    _Pickler(file).dump(obj)
-    return file.getvalue()
-
-
-def unpacked(data: bytes):
-    """Return what ``packed`` has made bytes of."""
-    return pickle.loads(data)

@@ -1,6 +1,5 @@
 """Which process trains which stack: this one takes part, workers come as they start."""
 
-import math
 import sys
 import warnings
 from collections import deque
@@ -12,7 +11,9 @@ import torch
 from joblib import cpu_count
 
 from skreg.batching._memory import memory
-from skreg.batching.processes.parcels import Parcels, unpacked
+from skreg.batching._pickles import unpacked
+from skreg.batching.checkpoint.running import announce
+from skreg.batching.processes.parcels import Parcels
 from skreg.batching.processes.workers import (
     BrokenProcessPool,
     first_done,
@@ -21,13 +22,16 @@ from skreg.batching.processes.workers import (
     workers,
 )
 from skreg.batching.stacking import engine
-from skreg.batching.stacking.engine import Group, Trained, in_parts
+from skreg.batching.stacking.engine import Group, Trained
+from skreg.batching.stacking.stack_size import operations
 from skreg.batching.stacking.stackable import StackableFit
 from skreg.batching.stacking.streams import DataPool
 
 __all__ = ["StackSharing"]
 
 START_SECONDS = 4.0  # until a new process has imported its libraries
+MODULES_WORK = 1e3  # of a sample, besides multiplications
+SHORT_WORK = 6e10  # multiplications of all samples, in all epochs
 WORTH_SECONDS = 2.0  # of work that a process is spared
 WORKER_BYTES = 2**29  # of a process without data
 MOST_BREAKS = 2
@@ -51,19 +55,38 @@ class StackSharing:
 
     def __call__(self, groups: Sequence[Group], pool: DataPool) -> Iterator[Trained]:
         """Train the nets of each group, as ``train_in_turn`` does."""
-        stacks = [stack for group in groups for stack in group.in_stacks()]
+        n = self.n_processes or _n_processes()
+        for group in groups:
+            of_sample = MODULES_WORK + operations(group.candidates[0])
+            for candidate in group.candidates:
+                candidate.work = of_sample
+        # How nets are put together does not depend on the time that anything takes:
+        # sums of floating-point numbers differ by a rounding with the company.
+        n_parts = 1 if self.n_processes is None and _is_short(groups) else n
+        share = sum(_work(group.candidates) for group in groups) / n_parts or 1.0
+        stacks = [
+            stack
+            for group in groups
+            for stack in group.in_stacks(round(_work(group.candidates) / share + 0.25))
+        ]
         stacks.sort(key=_work, reverse=True)
-        n = self.n_processes
-        if n is None:
+        for stack in stacks:
+            announce(stack)
+        if self.n_processes is None:
             stacks = yield from _short_ones(stacks, pool)
-            n = _n_processes()
-        if not stacks:
-            return
-        if n > 1:
-            yield from _Race(stacks, pool, n, self.verbose).run()
-        else:
+        if n == 1 or len(stacks) < 2:
             for stack in stacks:
-                yield stack, engine.train_stack(stack, pool)
+                yield stack, engine.train_stack(stack, pool)[0]
+        else:
+            yield from _Race(stacks, pool, n, self.verbose).run()
+
+
+def _is_short(groups: Sequence[Group]) -> bool:
+    """Return whether nets of some groups train no longer than a process takes to start.
+
+    It is a rough guess, from the numbers of samples, epochs and weights alone.
+    """
+    return sum(_work(group.candidates) for group in groups) < SHORT_WORK
 
 
 def _n_processes() -> int:
@@ -73,39 +96,48 @@ def _n_processes() -> int:
 
 def _short_ones(stacks, pool):
     """Train here until the rest is worth other processes; return the rest."""
-    if _n_processes() == 1 or not any(map(_may_travel, stacks)):
+    n_cores = _n_processes()
+    if n_cores == 1 or not any(map(_may_travel, stacks)):
         return stacks
-    waiting, n_cores = deque(stacks), _n_processes()
-    total, done = sum(map(_work, stacks)), 0.0
-    start = perf_counter()
+    waiting, foresight = deque(stacks), _Foresight(stacks, n_cores)
     while waiting:
         stack = waiting.popleft()
-        before = _work(stack)
-
-        def is_worth_it(n_epochs: int, stack=stack) -> bool:
-            worked = done + before - _work(stack)
-            seconds = perf_counter() - start
-            if n_epochs < 2 or worked <= 0:
-                return False
-            left = seconds * (total - worked) / worked
-            return left * (1 - 1 / n_cores) > START_SECONDS + WORTH_SECONDS
-
-        failures, left = engine.train_until(stack, pool, is_worth_it)
+        failures, left = engine.train_stack(stack, pool, foresight.is_worth_more)
         yield [c for c in stack if c not in left], failures
-        done += before
         if left:
             waiting.appendleft(left)
             break
     return list(waiting)
 
 
+class _Foresight:
+    """How long the rest of some stacks will take, from what has been done.
+
+    Parameters
+    ----------
+    stacks : sequence of list of StackableFit
+    n_cores : int
+    """
+
+    def __init__(self, stacks, n_cores: int):
+        self.stacks, self.n_cores = list(stacks), n_cores
+        self.total, self.start = sum(map(_work, stacks)), perf_counter()
+
+    def is_worth_more(self, n_epochs: int) -> bool:
+        """Return whether other processes would spare more time than they cost."""
+        if n_epochs < 2:
+            return False
+        left = sum(map(_work, self.stacks))
+        seconds = (perf_counter() - self.start) * left / (self.total - left)
+        return seconds * (1 - 1 / self.n_cores) > START_SECONDS + WORTH_SECONDS
+
+
 def _work(stack: Sequence[StackableFit]) -> float:
     """Return the work that is left in a stack; only ratios mean something."""
     return sum(
-        max(0, c.last_epoch - len(c.net.history))
-        * len(c.train)
-        * (1e3 + sum(w.numel() for w in c.module.parameters()))
+        c.work * len(c.train) * max(0, c.last_epoch - len(c.net.history))
         for c in stack
+        if not c.has_ended
     )
 
 
@@ -115,16 +147,6 @@ def _may_travel(stack: Sequence[StackableFit]) -> bool:
         c.net.device_.type == "cpu" and c.fit.tasks is None and not c.net.verbose
         for c in stack
     )
-
-
-def _cut(stacks: Sequence[list], n: int) -> list[list[StackableFit]]:
-    """Return stacks, those cut that are more than the share of a process."""
-    share = sum(map(_work, stacks)) / n
-    parts = []
-    for stack in stacks:
-        n_parts = min(len(stack), math.ceil(_work(stack) / share - 0.25))
-        parts += in_parts(stack, math.ceil(len(stack) / max(1, n_parts)))
-    return sorted(parts, key=_work, reverse=True)
 
 
 @contextmanager
@@ -143,7 +165,7 @@ class _Race:
 
     def __init__(self, stacks, pool: DataPool, n: int, verbose: int):
         self.pool, self.n, self.verbose = pool, n, verbose
-        self.waiting = deque(_cut([s for s in stacks if _may_travel(s)], n))
+        self.waiting = deque(s for s in stacks if _may_travel(s))
         self.staying = deque(s for s in stacks if not _may_travel(s))
         self.away = {}  # future: stack
         self.parcels = Parcels(pool)
@@ -167,10 +189,8 @@ class _Race:
         self._send()
         stack = self._next_here()
         if stack:
-            failures, left = engine.train_until(stack, self.pool, self._look_around)
-            if left:
-                self.waiting.extend(_cut([left], 2))
-            yield [c for c in stack if c not in left], failures
+            failures, _ = engine.train_stack(stack, self.pool, self._look_around)
+            yield stack, failures
         for future in first_done(self.away, timeout=0.0 if stack else 0.2):
             trained = self._receive(future)
             if trained is not None:
@@ -208,7 +228,7 @@ class _Race:
             return None
 
     def _look_around(self, n_epochs: int) -> bool:
-        """Send what waits; return whether a process has nothing to do."""
+        """Send what waits to processes that have nothing to do; go on here."""
         self._send()
         return False
 
@@ -224,6 +244,8 @@ class _Race:
         for candidate, outcome in zip(stack, outcomes, strict=True):
             if isinstance(outcome, str):
                 failures[candidate.job] = outcome
+                if candidate.beginning is not None:
+                    candidate.beginning.restore(candidate)
                 continue
             outcome.progress.restore(candidate)
             candidate.fit.looks = False

@@ -12,9 +12,10 @@ import torch
 from joblib.externals.loky import ProcessPoolExecutor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
+from skreg.batching._pickles import packed, portable_error
 from skreg.batching._warnings import WarningState
-from skreg.batching.processes.parcels import opened, packed, unpacked
-from skreg.batching.stacking.engine import train_until
+from skreg.batching.processes.parcels import opened
+from skreg.batching.stacking.engine import train_stack
 from skreg.batching.stacking.progress import FitProgress
 from skreg.batching.stacking.streams import DataPool
 
@@ -39,7 +40,11 @@ class Workers:
     def __init__(self, n: int):
         self.n = n
         self._executor = ProcessPoolExecutor(
-            n, timeout=IDLE_SECONDS, env=_ENVIRONMENT, initializer=_begin
+            n,
+            timeout=IDLE_SECONDS,
+            env=_ENVIRONMENT,
+            initializer=_begin,
+            initargs=(os.getpid(),),
         )
         self._calls = []
         self.call()
@@ -96,10 +101,18 @@ def forget(ended: Workers) -> None:
 # -- in the worker ---------------------------------------------------------------------
 
 
-def _begin() -> None:
+def _begin(parent: int) -> None:
     # Ctrl-C in a terminal goes to all processes; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that has started it is there no more."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _answer() -> int:
@@ -112,19 +125,8 @@ class Outcome:
 
     def __init__(self, candidate, caught):
         self.progress = FitProgress(candidate)
-        self.error = _portable(candidate.job.error)
+        self.error = portable_error(candidate.job.error)
         self.warnings = _texts(caught)
-
-
-def _portable(error):
-    """Return an error that can be unpickled; some classes of errors cannot."""
-    if error is None:
-        return None
-    try:
-        unpacked(packed(error))
-    except Exception:  # of many kinds, since classes of errors do as they like
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
 
 
 def _texts(caught: Iterable[warnings.WarningMessage]) -> list[tuple]:
@@ -153,13 +155,6 @@ def train_parcel(parcel: bytes, settings: dict) -> bytes:
         Of the outcome of each fit that has been trained, or why it has not, and the
         warnings that belong to none of them.
     """
-    parent = os.getppid()
-
-    def is_alone(n_epochs: int) -> bool:
-        if os.getppid() != parent:
-            os._exit(1)  # nobody waits for the result
-        return False
-
     torch.set_float32_matmul_precision(settings["matmul_precision"])
     torch.use_deterministic_algorithms(
         settings["deterministic"], warn_only=settings["warn_only"]
@@ -173,7 +168,7 @@ def train_parcel(parcel: bytes, settings: dict) -> bytes:
         for candidate in candidates:
             candidate.job._warnings, of_job = recorder()
             caught.append(of_job)
-        failures, _ = train_until(candidates, DataPool(), is_alone)
+        failures, _ = train_stack(candidates, DataPool())
         outcomes = [
             failures[c.job] if c.job in failures else Outcome(c, of_job)
             for c, of_job in zip(candidates, caught, strict=True)

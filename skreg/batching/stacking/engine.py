@@ -10,6 +10,7 @@ import torch
 
 from skreg._utils.threads import threads_for
 from skreg.batching._jobs import Job
+from skreg.batching.checkpoint.running import StackSaves, resume
 from skreg.batching.stacking.epochs import StackEpochs
 from skreg.batching.stacking.progress import FitProgress
 from skreg.batching.stacking.stack import Stack
@@ -31,15 +32,26 @@ __all__ = [
 ]
 
 
+FEWEST = 8  # nets of a stack that is cut for other processes
+
+
 class Group(NamedTuple):
     """Nets of one shape, and how many of them make a stack at most."""
 
     candidates: list[StackableFit]
     size: int
 
-    def in_stacks(self) -> list[list[StackableFit]]:
-        """Return the nets of each stack."""
-        return in_parts(self.candidates, self.size)
+    def in_stacks(self, n: int = 1) -> list[list[StackableFit]]:
+        """Return the nets of each stack, of which there are `n` at least if possible.
+
+        A stack that goes on is not cut.
+        """
+        n_nets = len(self.candidates)
+        if self.candidates[0].company is None:
+            n = max(1, min(n, n_nets // FEWEST))
+        else:
+            n = 1
+        return in_parts(self.candidates, min(self.size, -(-n_nets // n)))
 
 
 Trained = tuple[list[StackableFit], dict[Job, str]]
@@ -60,7 +72,7 @@ def train_in_turn(groups: Sequence[Group], pool: DataPool) -> Iterator[Trained]:
         As ``train_stack`` returns them.
     """
     for stack in (stack for group in groups for stack in group.in_stacks()):
-        yield stack, train_stack(stack, pool)
+        yield stack, train_stack(stack, pool)[0]
 
 
 def train_together(
@@ -85,17 +97,20 @@ def train_together(
     for job in jobs:
         found = _examined(job, of_modules)
         if isinstance(found, StackableFit):
-            shapes.setdefault(found.shape, []).append(found)
+            resume(found)
+            company = found.company and found.company[0]
+            shapes.setdefault((company, *found.shape), []).append(found)
         elif found is not None:
             reasons.setdefault(found, []).append(job)
     pool, groups = DataPool(), []
-    for candidates in shapes.values():
-        size = _stack_size(candidates)
+    for (company, *_), candidates in sorted(shapes.items(), key=_resumed_first):
+        size = len(candidates) if company else _stack_size(candidates)
         if isinstance(size, str):
             reasons.setdefault(size, []).extend(c.job for c in candidates)
             continue
-        ordered = sorted(candidates, key=lambda c: repr(pool.stream_key(c)))
-        groups.append(Group(ordered, size))
+        if company:
+            candidates.sort(key=lambda c: c.company)
+        groups.append(Group(sorted(candidates, key=pool.place_key), size))
     with closing(train_stacks(groups, pool)) as trained:
         for stack, failures in trained:
             for job, failure in failures.items():
@@ -110,6 +125,10 @@ def train_together(
     if verbose > 0:
         for reason, alone in reasons.items():
             _tell(f"[skreg] {len(alone)} of {len(jobs)} fits trained alone: {reason}.")
+
+
+def _resumed_first(item) -> bool:
+    return item[0][0] is None
 
 
 def _examined(job, of_modules) -> StackableFit | str | None:
@@ -144,24 +163,38 @@ def in_parts(candidates, size: int):
     return [candidates[start:stop] for start, stop in pairwise(cuts)]
 
 
-def train_stack(candidates: Sequence[StackableFit], pool: DataPool) -> dict[Job, str]:
-    """Train nets of one shape, until the last of them is done.
+def train_stack(
+    candidates: Sequence[StackableFit],
+    pool: DataPool,
+    is_time: Callable[[int], bool] | None = None,
+) -> tuple[dict[Job, str], list[StackableFit]]:
+    """Train nets of one shape, until the last of them is done or it is time to pause.
 
-    If the memory of a device does not suffice, start again with one half after the
-    other. If anything else goes wrong, leave the nets as they were, to train alone:
-    what one of them cannot do must not be the others' failure.
+    Those that have a place on disk are saved there every few seconds.
 
     Parameters
     ----------
     candidates : sequence of StackableFit
     pool : DataPool
+    is_time : callable, default=None
+        Takes the number of epochs since the last pause. None: it never is.
 
     Returns
     -------
-    dict of Job to str
-        The fits that are yet to be trained, and what went wrong.
+    failures : dict of Job to str
+        The fits that are yet to be trained, alone, and what went wrong.
+    left : list of StackableFit
+        Those whose training may go on, in any company and process.
     """
-    return train_until(candidates, pool, never)[0]
+    saves = StackSaves(candidates, is_time or never)
+    failures, left = train_until(candidates, pool, saves)
+    while left and not saves.pauses:
+        saves.save()
+        failed, left = train_until(left, pool, saves)
+        failures |= failed
+    if not failures:
+        saves.save()  # before the first result, after which the company is another
+    return failures, left
 
 
 def never(n_epochs: int) -> bool:
@@ -172,7 +205,11 @@ def never(n_epochs: int) -> bool:
 def train_until(
     candidates: Sequence[StackableFit], pool: DataPool, is_time: Callable[[int], bool]
 ) -> tuple[dict[Job, str], list[StackableFit]]:
-    """Train nets of one shape, as ``train_stack`` does, until it is time to pause.
+    """Train nets of one shape, until the last of them is done or it is time to pause.
+
+    If the memory of a device does not suffice, start again with one half after the
+    other. If anything else goes wrong, leave the nets as they were, to train alone:
+    what one of them cannot do must not be the others' failure.
 
     Parameters
     ----------
@@ -183,10 +220,7 @@ def train_until(
 
     Returns
     -------
-    failures : dict of Job to str
-        The fits that are yet to be trained, alone, and what went wrong.
-    left : list of StackableFit
-        Those whose training may go on, in any company and process.
+    failures, left : as those of ``train_stack``
     """
     for candidate in candidates:
         if candidate.beginning is None:
@@ -197,15 +231,18 @@ def train_until(
         failure = error
     for candidate in candidates:
         candidate.beginning.restore(candidate)
-        candidate.job.error = None
+        candidate.job.error, candidate.has_ended = None, False
     if isinstance(failure, torch.OutOfMemoryError) and len(candidates) > 1:
         first, second = in_parts(candidates, -(-len(candidates) // 2))
-        return train_stack(first, pool) | train_stack(second, pool), []
+        parts = [train_until(part, pool, never)[0] for part in (first, second)]
+        return parts[0] | parts[1], []
     return {candidate.job: _failure(failure) for candidate in candidates}, []
 
 
 def _train(candidates, pool, is_time) -> list[StackableFit]:
-    remaining = [c for c in candidates if len(c.net.history) < c.last_epoch]
+    for candidate in candidates:
+        candidate.has_ended |= len(candidate.net.history) >= candidate.last_epoch
+    remaining = [c for c in candidates if not c.has_ended]
     n_epochs, pauses = 0, False
     while remaining and not pauses:
         stack = Stack(remaining, pool)
@@ -218,13 +255,12 @@ def _train(candidates, pool, is_time) -> list[StackableFit]:
                     finished, n_epochs = epochs.run_one(), n_epochs + 1
                     # A state that users' regularizers keep is that of this stack.
                     pauses = is_time(n_epochs) and stack.state() == state
-                    goes_on = (
-                        not finished and stack.follow_schedules() and not pauses
-                    )
+                    goes_on = not finished and stack.follow_schedules() and not pauses
         finally:
             stack.release(range(len(stack)))
-        done = {id(stack.candidates[row]) for row in finished}
-        remaining = [c for c in stack.candidates if id(c) not in done]
+        for row in finished:
+            stack.candidates[row].has_ended = True
+        remaining = [c for c in stack.candidates if not c.has_ended]
         if remaining and stack.state() != state:
             raise NotStackable(
                 "a regularizer keeps a state, and its nets do not end together"

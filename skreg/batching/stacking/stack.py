@@ -38,7 +38,7 @@ class Stack:
         # Nets that see the same, and whose optimizers have the same options, are
         # neighbours: they share a matrix product, and take their steps in one call.
         self.candidates = sorted(
-            candidates, key=lambda c: (repr(pool.stream_key(c)), _optimizer_key(c))
+            candidates, key=lambda c: (pool.place_key(c), _optimizer_key(c))
         )
         tensors = [candidate.tensors for candidate in self.candidates]
         stacked = {

@@ -6,6 +6,7 @@ from time import perf_counter
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from skreg._utils.randomness import seeded
 from skreg.batching._memory import memory
@@ -13,7 +14,7 @@ from skreg.batching.stacking.stackable import StackableFit, first_inputs
 from skreg.batching.stacking.vmap import stack_of_copies
 from skreg.training.batches import is_sparse_dataset
 
-__all__ = ["stack_size"]
+__all__ = ["operations", "stack_size"]
 
 MIN_STACK = 3  # what stacks cost besides the arithmetic pays off from here on
 # On a CPU a step goes through all weights several times; these fit into its caches.
@@ -63,6 +64,18 @@ def _activation_bytes(candidate: StackableFit) -> int:
     if is_sparse_dataset(candidate.train):  # a batch becomes dense, and part of a stack
         per_sample += X[0].nbytes
     return int(3 * n_samples * per_sample)
+
+
+def operations(candidate: StackableFit) -> float:
+    """Return about how many multiplications a sample takes on its way through a net."""
+    weights = sum(w.numel() for w in candidate.module.parameters())
+    if candidate.layers is not None:
+        return float(weights)
+    X = first_inputs(candidate.fit, candidate.train, 2)
+    module = deepcopy(candidate.module).train()
+    with seeded(0, X.device), FlopCounterMode(display=False) as counter:
+        module(X.clone())
+    return max(weights, counter.get_total_flops() / 2 / len(X))
 
 
 def _saved_bytes(module: nn.Module, x: Tensor) -> int:

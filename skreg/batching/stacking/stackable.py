@@ -67,6 +67,12 @@ class StackableFit:
         Length of the history when training ends.
     beginning : FitProgress or None
         What the fit was like before its first epoch; None before it.
+    has_ended : bool
+        Whether there is no epoch more to run.
+    company : tuple of (str, int) or None
+        The stack it is kept in on disk, which stays together, and its place in it.
+    work : float
+        Of a sample, as ``stack_size.operations`` counts it.
     """
 
     job: Job
@@ -78,6 +84,9 @@ class StackableFit:
     shape: tuple
     last_epoch: int
     beginning: FitProgress | None = None
+    has_ended: bool = False
+    company: tuple[str, int] | None = None
+    work: float = 0.0
 
     @property
     def fit(self):

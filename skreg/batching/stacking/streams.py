@@ -60,6 +60,10 @@ class DataPool:
     def _place(self, dataset: ArrayDataset) -> int:
         return self._places[id(self.unique(dataset))]
 
+    def place_key(self, candidate: StackableFit) -> str:
+        """Return what sorts nets so that those with the same stream are neighbours."""
+        return repr(self.stream_key(candidate))
+
     def stream_key(self, candidate: StackableFit) -> tuple:
         """Return what two nets must have in common to see the same stream.
 
