@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
-    "ElasticNetGradient",
     "add_elastic_net",
     "elastic_net",
     "frobenius_norm",

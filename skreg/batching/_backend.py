@@ -42,8 +42,9 @@ class SkregBackend(ThreadingBackend):
         with its own part of the data. A longer search runs in waves, and so does one
         whose waiting fits would hold more than a quarter of the memory.
     checkpoint : path-like, default=None
-        Folder in which the results of tasks are kept as they end. A task whose result
-        is there is not run again: a search that was killed goes on where it was.
+        Folder in which the results of tasks are kept as they end, and stacks of nets
+        every few seconds. A task whose result is there is not run again: a search that
+        was killed goes on where it was.
         Results belong to function, arguments (estimator, parameters, data, split), code
         and versions; nothing is taken from there if one of these has changed.
     cluster : distributed.Client, default=None
@@ -52,9 +53,11 @@ class SkregBackend(ThreadingBackend):
 
     Notes
     -----
-    ``n_jobs`` of ``parallel_config`` is the number of tasks that compute at the same
-    time while no net is trained (preprocessing, scoring, other estimators); fits that
-    wait are not counted. ``None`` means one at a time. The number 1, here or given to a
+    ``n_jobs`` of ``parallel_config`` is the number of processes that train, this one
+    included, and of tasks that compute at the same time while no net is trained
+    (preprocessing, scoring, other estimators); fits that wait are not counted. ``None``
+    means one task at a time, and as many processes as spare time: short searches stay
+    in this process, long ones take all cores. The number 1, here or given to a
     meta-estimator, means what it means to joblib: one by one, in the calling thread,
     unbatched. Other numbers given to a meta-estimator change nothing.
     """

@@ -90,8 +90,12 @@ def _is_short(groups: Sequence[Group]) -> bool:
 
 
 def _n_processes() -> int:
-    """Return how many processes this machine has cores and memory for."""
-    return max(1, min(cpu_count(), int(memory() / 2 / WORKER_BYTES)))
+    """Return how many processes this machine has cores and memory for.
+
+    No more than torch has threads: one in workers of others, or if the user says so.
+    """
+    of_memory = int(memory() / 2 / WORKER_BYTES)
+    return max(1, min(cpu_count(), torch.get_num_threads(), of_memory))
 
 
 def _short_ones(stacks, pool):

@@ -26,7 +26,8 @@ def sent(monkeypatch):
 
 @pytest.fixture
 def long(monkeypatch):
-    """Let any search be worth other processes."""
+    """Let any search be worth other processes, on a machine of two cores."""
+    monkeypatch.setattr(sharing, "_n_processes", lambda: 2)
     monkeypatch.setattr(sharing, "SHORT_WORK", 0.0)
     monkeypatch.setattr(sharing, "START_SECONDS", -10.0)
 
