@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from joblib.externals.loky.backend import resource_tracker
 
 from skreg.batching._jobs import Job
 from skreg.batching._pickles import Pickler
@@ -72,6 +73,8 @@ class Parcels:
     def _new_file(self, array) -> Path:
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="skreg-", dir=_root(array)))
+            # A process of loky's removes it if this one is killed.
+            resource_tracker.register(str(self._folder), "folder")
         folder = self._folder
         if shutil.disk_usage(folder).free < 2 * array.nbytes:
             raise OSError(
@@ -86,6 +89,7 @@ class Parcels:
         """Remove the files."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+            resource_tracker.unregister(str(self._folder), "folder")
             self._folder = None
         self._files.clear()
 

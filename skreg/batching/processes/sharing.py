@@ -227,7 +227,7 @@ class _Race:
             if self.verbose > 0:
                 sys.stderr.write(
                     f"[skreg] {len(stack)} fits stay in this process, since they "
-                    f"cannot be pickled: {error}\n"
+                    f"cannot be sent to another: {error!r}\n"
                 )
             return None
 

@@ -316,6 +316,7 @@ started = workers(1)
 while started.n_ready < 1:
     time.sleep(0.05)
 print("ready", *started._executor._processes, flush=True)
+X = np.repeat(X, 16, axis=1)  # to be shared
 net = RegularizedNetClassifier(hidden_layer_sizes=8, max_epochs=10**6)
 with joblib.parallel_config("skreg", n_jobs=2):
     GridSearchCV(net, {"lambda2": np.linspace(0, 1, 16)}, cv=2).fit(X / 16, y)
@@ -325,9 +326,10 @@ with joblib.parallel_config("skreg", n_jobs=2):
 @posix
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGKILL"])
-def test_a_search_that_is_ended_leaves_no_process(how):
+def test_a_search_that_is_ended_leaves_no_process_and_no_file(how, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT],
+        env={**os.environ, "JOBLIB_TEMP_FOLDER": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -335,16 +337,20 @@ def test_a_search_that_is_ended_leaves_no_process(how):
     )
     pids = [int(pid) for pid in process.stdout.readline().split()[1:]]
     assert pids
-    threading.Event().wait(1.5)
+    for _ in range(100):
+        if list(tmp_path.rglob("*.bin")):
+            break
+        threading.Event().wait(0.1)
+    assert list(tmp_path.rglob("*.bin"))
     process.send_signal(getattr(signal, how))
     _, errors = process.communicate(timeout=30)
     assert process.returncode != 0
     if how == "SIGINT":
         assert "KeyboardInterrupt" in errors
-    deadline = threading.Event()
     for _ in range(100):
         alive = [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
-        if not alive:
+        left = list(tmp_path.iterdir())
+        if not alive and not left:
             break
-        deadline.wait(0.1)
-    assert not alive
+        threading.Event().wait(0.1)
+    assert (alive, left) == ([], [])
