@@ -10,11 +10,12 @@ outputs, with the scale :math:`s_i` = 1 / n, or the weight of the sample divided
 The cross-entropy has one term for each sample, and no 1 / K.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import inf
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,13 +24,16 @@ from skreg._utils.hooks import has_hooks
 __all__ = [
     "Link",
     "Loss",
+    "PinballLoss",
     "absolute_error",
     "binary_cross_entropy",
     "cross_entropy",
     "huber",
     "loss_of",
     "loss_with_gradient",
+    "pinball",
     "poisson",
+    "quantiles_of",
     "squared_error",
 ]
 
@@ -66,8 +70,9 @@ class Loss(NamedTuple):
         Loss with gradient: maps (outputs, targets, scale, **options). None if it is
         not written out, or not with the options of the criterion.
     options : tuple of str
-        Attributes of the criterion that `function` takes. They are numbers, or, in a
-        stack whose nets differ in them, tensors of shape (B, 1, 1).
+        Attributes of the criterion that `function` takes. They are numbers or tuples of
+        numbers, or, in a stack whose nets differ in them, tensors of shape (B, 1, 1) or
+        (B, 1, n).
     """
 
     targets: Literal["classes", "labels", "numbers"] = "numbers"
@@ -222,6 +227,34 @@ def huber(
     return _mean_of_outputs((residual - gradient / 2) * gradient, gradient, scale)
 
 
+def pinball(
+    outputs: Tensor,
+    targets: Tensor,
+    scale: float | Tensor,
+    quantiles: Sequence[float] | Tensor = (0.5,),
+) -> tuple[Tensor, Tensor]:
+    r"""Return the pinball loss of quantiles, and its gradient, :math:`1[r < 0] - q`.
+
+    It is :math:`q r` for a residual :math:`r = y - o \ge 0`, and :math:`(q - 1) r` for
+    a negative one (Koenker and Bassett, 1978).
+
+    Parameters
+    ----------
+    outputs, targets : Tensor of shape (n, n_quantiles) or (B, n, n_quantiles)
+    scale : float or Tensor of shape (n,) or (B, n)
+    quantiles : sequence of n_quantiles floats or Tensor of shape (B, 1, n_quantiles)
+
+    Returns
+    -------
+    loss : Tensor of shape () or (B,)
+    gradient : Tensor of the shape of `outputs`
+    """
+    q = torch.as_tensor(quantiles, dtype=outputs.dtype, device=outputs.device)
+    residual = targets - outputs
+    gradient = (residual < 0).to(outputs.dtype) - q
+    return _mean_of_outputs(-residual * gradient, gradient, scale)
+
+
 def poisson(
     outputs: Tensor,
     targets: Tensor,
@@ -288,6 +321,102 @@ def _per_sample(scale: float | Tensor, axis: int = -1) -> float | Tensor:
     return scale.unsqueeze(axis) if isinstance(scale, Tensor) else scale
 
 
+# -- criteria that torch has not -------------------------------------------------------
+
+
+class PinballLoss(nn.Module):
+    r"""Pinball loss, also called quantile loss: outputs become quantiles of y given X.
+
+    .. math::
+        \ell_q(y, o) = \max\left(q (y - o), \, (q - 1) (y - o)\right)
+
+    The expected loss is smallest where a share *q* of y lies below the output *o*. With
+    q = 0.5 it is half the absolute error. For several quantiles it is their mean.
+
+    Parameters
+    ----------
+    quantiles : float or sequence of float, default=(0.5,)
+        Numbers between 0 and 1, without the ends, no two equal. One output for each.
+    reduction : {"mean", "sum", "none"}, default="mean"
+
+    Raises
+    ------
+    ValueError
+        If `quantiles` are others.
+
+    Notes
+    -----
+    Quantiles are learnt each on its own, so that they may cross: the output for 0.9 may
+    be below that for 0.8. ``np.sort(predictions, axis=1)`` puts them in order, which
+    never increases the loss (Chernozhukov, Fernandez-Val and Galichon, 2010).
+
+    References
+    ----------
+    Koenker and Bassett, "Regression quantiles", Econometrica 46 (1978).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skreg.losses import PinballLoss
+    >>> loss = PinballLoss(quantiles=(0.1, 0.9))
+    >>> loss(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 1.0]]))
+    tensor(0.5000)
+    """
+
+    def __init__(self, quantiles=(0.5,), reduction: str = "mean"):
+        super().__init__()
+        self.quantiles = _checked_quantiles(quantiles)
+        self.reduction = reduction
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of outputs and targets of shape (n, n_quantiles)."""
+        q = outputs.new_tensor(self.quantiles)
+        residual = targets - outputs
+        losses = residual * (q - (residual < 0).to(q.dtype))
+        if self.reduction == "none":
+            return losses
+        return losses.sum() if self.reduction == "sum" else losses.mean()
+
+    def extra_repr(self) -> str:
+        return f"quantiles={self.quantiles}"
+
+
+def _checked_quantiles(given) -> tuple[float, ...]:
+    allowed = (
+        "a number between 0 and 1, or several different ones, e.g. (0.1, 0.5, 0.9)"
+    )
+    try:
+        quantiles = tuple(float(q) for q in np.atleast_1d(given))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"quantiles={given!r} must be {allowed}.") from error
+    inside = all(0 < q < 1 for q in quantiles)
+    if not quantiles or not inside or len(set(quantiles)) < len(quantiles):
+        raise ValueError(f"quantiles={given!r} must be {allowed}.")
+    return quantiles
+
+
+def quantiles_of(criterion, options: Mapping[str, object]) -> tuple[float, ...] | None:
+    """Return the quantiles that a criterion makes of outputs; None for other criteria.
+
+    Parameters
+    ----------
+    criterion : loss class or instance
+    options : mapping of str to object
+        What the criterion is to be made with, such as ``quantiles``.
+
+    Raises
+    ------
+    ValueError
+        If they are not allowed.
+    """
+    criterion = getattr(criterion, "_orig_mod", criterion)
+    kind = criterion if isinstance(criterion, type) else type(criterion)
+    if not issubclass(kind, PinballLoss):
+        return None
+    given = getattr(criterion, "quantiles", (0.5,))
+    return _checked_quantiles(options.get("quantiles", given))
+
+
 # -- the table ------------------------------------------------------------------------
 
 
@@ -336,10 +465,11 @@ LOSSES: dict[type, Loss | Callable[[nn.Module | type], Loss]] = {
     nn.MSELoss: Loss(function=squared_error),
     nn.L1Loss: Loss(function=absolute_error),
     nn.HuberLoss: Loss(function=huber, options=("delta",)),
+    PinballLoss: Loss(function=pinball, options=("quantiles",)),
 }
 
 # Attributes of criteria in which the nets of a stack may differ.
-OPTIONS = frozenset({"label_smoothing", "delta"})
+OPTIONS = frozenset({"label_smoothing", "delta", "quantiles"})
 
 
 def loss_of(criterion) -> Loss | None:
@@ -419,8 +549,8 @@ class _WithTensors:
         return self.function(outputs, targets, scale, **self.options)
 
 
-def _of_nets(values: list[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64).reshape(-1, 1, 1)
+def _of_nets(values: list[float] | list[tuple[float, ...]]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64).reshape(len(values), 1, -1)
 
 
 def _is_set(criterion, name: str) -> bool:

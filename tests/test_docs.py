@@ -10,6 +10,7 @@ import pytest
 from sklearn.base import BaseEstimator
 
 import skreg
+from skreg.regularizers import REGULARIZERS
 from skreg.studies import NAMES
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -164,3 +165,23 @@ def test_the_map_of_the_notebooks_leads_somewhere():
         assert hasattr(import_module(module), attribute), name
     studies = set(re.findall(r"study\s+``([\w-]+)``", text))
     assert studies == set(NAMES)
+
+
+def regularizer_parameters():
+    return [name for kind in REGULARIZERS for name in kind.parameters]
+
+
+def test_the_table_of_the_guide_holds_every_regularizer():
+    text = (DOCS / "guide" / "regularizers.rst").read_text(encoding="utf-8")
+    table = text.partition(".. list-table::")[2].partition("\n\nHere")[0]
+    rows = table.split("   * - ")[2:]
+    first_cells = " ".join(row.partition("\n")[0] for row in rows)
+    assert set(regularizer_parameters()) <= set(re.findall(r"``(\w+)``", first_cells))
+    assert {row.count("\n     - ") for row in rows} == {5}
+
+
+def test_the_readme_names_every_regularizer():
+    text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    table = text.partition("| You want | You write |")[2].partition("\n\n")[0]
+    missing = [name for name in regularizer_parameters() if f"{name}" not in table]
+    assert missing == []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from skreg import RegularizedNetClassifier, RegularizedNetRegressor
-from skreg.losses import LOSSES, OPTIONS, loss_of, loss_with_gradient
+from skreg.losses import LOSSES, OPTIONS, PinballLoss, loss_of, loss_with_gradient
 
 N, K = 6, 4
 CRITERIA = {
@@ -20,6 +20,7 @@ CRITERIA = {
     "absolute": nn.L1Loss(),
     "huber": nn.HuberLoss(),
     "huber-small": nn.HuberLoss(delta=0.2),
+    "pinball": PinballLoss((0.1, 0.5, 0.75, 0.9)),
     "poisson": nn.PoissonNLLLoss(),
     "poisson-full": nn.PoissonNLLLoss(full=True),
     "poisson-means": nn.PoissonNLLLoss(log_input=False),
@@ -47,8 +48,8 @@ def torch_losses(criterion, outputs, y):
             label_smoothing=each["label_smoothing"],
         )
         return flat.reshape(outputs.shape[:-1])
-    options = {name: each[name] for name in ("delta", "full", "log_input", "eps")
-               if name in each}  # fmt: skip
+    names = "delta", "full", "log_input", "eps", "quantiles"
+    options = {name: each[name] for name in names if name in each}
     unreduced = type(criterion)(reduction="none", **options)
     return unreduced(outputs, y).mean(-1)
 
@@ -139,6 +140,12 @@ def test_the_plain_mean_is_the_criterion_itself(name):
         (nn.CrossEntropyLoss, "label_smoothing", [0.0, 0.1, 0.9], False),
         (nn.CrossEntropyLoss, "label_smoothing", [0.0, 0.1, 0.9], True),
         (nn.HuberLoss, "delta", [0.1, 1.0, 10.0], False),
+        (
+            PinballLoss,
+            "quantiles",
+            [(0.1, 0.2, 0.3, 0.4), (0.5, 0.6, 0.7, 0.8), (0.9, 0.1, 0.2, 0.3)],
+            False,
+        ),
     ],
 )
 def test_each_net_of_a_stack_has_its_own_option(kind, option, values, soft):

@@ -2,10 +2,12 @@
 
 import warnings
 from math import inf
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from sklearn.metrics import d2_pinball_score
 from sklearn.utils.validation import check_array, check_is_fitted
 from skorch import NeuralNetRegressor
 from torch import nn
@@ -15,7 +17,7 @@ from skreg.estimators import _docs
 from skreg.estimators._base import RegularizedNet
 from skreg.estimators._targets import ExactInverse
 from skreg.estimators.parameters import RULES
-from skreg.losses import loss_of
+from skreg.losses import loss_of, quantiles_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -46,6 +48,8 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         that take numbers >= 0, or between 0 and 1, as targets, such as
         ``nn.PoissonNLLLoss`` and ``nn.BCEWithLogitsLoss``, need
         ``scale_target=False``; `predict` returns the mean, not its logarithm or logit.
+        :class:`skreg.losses.PinballLoss` predicts quantiles of a single target, e.g.
+        ``criterion__quantiles=(0.1, 0.5, 0.9)``, with one output for each.
     {_docs.SHARED.format(**_ENCODED)}
     scale_target : bool, default=True
         Train on targets standardised to mean 0 and deviation 1, by the training data,
@@ -145,9 +149,29 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
             y, ensure_2d=False, dtype="numeric", ensure_min_samples=0, input_name="y"
         )
 
+    @property
+    def _quantiles(self) -> tuple[float, ...] | None:
+        """The quantiles that are predicted, or None."""
+        options = self.get_params_for("criterion")
+        return quantiles_of(self.criterion, options)
+
+    def _by_output(self, y):
+        """Return y of shape (n_samples, n_outputs); quantiles share their target."""
+        y = y.reshape(len(y), -1)
+        quantiles = self._quantiles
+        if quantiles is None:
+            return y
+        if y.shape[1] != 1:
+            raise ValueError(
+                f"y has {y.shape[1]} targets per sample, but criterion=PinballLoss "
+                "predicts quantiles of one; fit a net for each target, e.g. with "
+                "sklearn.multioutput.MultiOutputRegressor."
+            )
+        return np.repeat(y, len(quantiles), axis=1)
+
     def _learn_targets(self, y, classes=None, weight=None):
         self._y_ndim = y.ndim
-        y = y.reshape(len(y), -1).astype(np.float64)
+        y = self._by_output(y).astype(np.float64)
         self.target_mean_ = np.zeros(y.shape[1])
         self.target_scale_ = np.ones(y.shape[1])
         if self.scale_target:
@@ -166,7 +190,7 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
             self.target_scale_ = np.where(deviation > 0, deviation, 1.0)
 
     def _encode_targets(self, y):
-        y = y.reshape(len(y), -1)
+        y = self._by_output(y)
         if y.shape[1] != self.n_outputs_:
             raise ValueError(
                 f"y has {y.shape[1]} outputs per sample, but the net was fitted on "
@@ -205,7 +229,8 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
             )
 
     def _make_decoder(self, pairs):
-        return ExactInverse(pairs, self.target_mean_, self.target_scale_)
+        step = len(self._quantiles or (0.5,))
+        return ExactInverse(pairs, self.target_mean_, self.target_scale_, step)
 
     def _is_encoded(self, y) -> bool:
         """Tell whether a tensor of targets is one of numbers as they are trained on."""
@@ -247,7 +272,8 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         """Return the predicted target of each sample, in the unit of y.
 
         It is the mean that the criterion means by the outputs: their exponential with
-        nn.PoissonNLLLoss, and their sigmoid with nn.BCEWithLogitsLoss.
+        nn.PoissonNLLLoss, and their sigmoid with nn.BCEWithLogitsLoss. With several
+        quantiles, it is these, in the order in which they were given.
 
         Parameters
         ----------
@@ -256,15 +282,42 @@ class RegularizedNetRegressor(RegularizedNet, NeuralNetRegressor):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            As y was in ``fit``; of the dtype of the weights, or float64 where this one
-            has too few digits for y.
+            As y was in ``fit``, but with a column for each of several quantiles; of the
+            dtype of the weights, or float64 where this one has too few digits for y.
         """
         outputs = self._outputs(X)
         check_is_fitted(self)  # weights that were loaded do not tell the scale of y
         y = outputs * self.target_scale_ + self.target_mean_
         with np.errstate(over="ignore"):  # an error says it
             y = self._finite(y.astype(self._dtype_of_predictions(outputs.dtype)))
-        return y.ravel() if self._y_ndim == 1 else y
+        return y.ravel() if self._y_ndim == 1 and y.shape[1] == 1 else y
+
+    def score(self, X, y, sample_weight=None) -> float:
+        """Return R^2 of the predictions; of quantiles, the share of the loss explained.
+
+        For quantiles it is the mean of ``sklearn.metrics.d2_pinball_score``: 1 minus
+        the pinball loss divided by that of the best constants. 1 is best; quantiles of
+        y that know nothing of X have 0.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...) or Dataset
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        quantiles = self._quantiles
+        if quantiles is None:
+            return super().score(X, y, sample_weight)
+        predicted = self.predict(X).reshape(-1, len(quantiles))
+        columns = zip(predicted.T, quantiles, strict=True)
+        return fmean(
+            d2_pinball_score(np.ravel(y), of_q, sample_weight=sample_weight, alpha=q)
+            for of_q, q in columns
+        )
 
     def _dtype_of_predictions(self, dtype: np.dtype) -> np.dtype:
         """Return the dtype of outputs, or float64 if it could not hold predictions.

@@ -253,12 +253,14 @@ class ExactInverse:
         Encoded numbers and the original ones.
     mean, scale : ndarray of shape (n_outputs,)
         For numbers that no pair holds.
+    step : int, default=1
+        Number of neighbouring columns that are the same, of which the first counts.
     """
 
-    def __init__(self, pairs, mean: np.ndarray, scale: np.ndarray):
-        self.mean, self.scale = mean, scale
+    def __init__(self, pairs, mean: np.ndarray, scale: np.ndarray, step: int = 1):
+        self.mean, self.scale, self.step = mean[::step], scale[::step], step
         self.ndim = pairs[0][1].ndim
-        encoded = np.concatenate([pair[0] for pair in pairs])
+        encoded = np.concatenate([pair[0][:, ::step] for pair in pairs])
         own = np.concatenate([pair[1].reshape(len(pair[1]), -1) for pair in pairs])
         self.tables = []
         for column, originals in zip(encoded.T, own.T, strict=True):
@@ -266,6 +268,7 @@ class ExactInverse:
             self.tables.append((values, originals[first]))
 
     def __call__(self, numbers: np.ndarray) -> np.ndarray:
+        numbers = numbers[:, :: self.step]
         columns = zip(numbers.T, self.tables, self.mean, self.scale, strict=True)
         found = np.stack([_looked_up(*column) for column in columns], axis=1)
         return found.ravel() if self.ndim == 1 else found
