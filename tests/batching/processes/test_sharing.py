@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from functools import partial
 
@@ -335,22 +336,25 @@ def test_a_search_that_is_ended_leaves_no_process_and_no_file(how, tmp_path):
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    pids = [int(pid) for pid in process.stdout.readline().split()[1:]]
-    assert pids
-    for _ in range(100):
-        if list(tmp_path.rglob("*.bin")):
-            break
-        threading.Event().wait(0.1)
-    assert list(tmp_path.rglob("*.bin"))
-    process.send_signal(getattr(signal, how))
-    _, errors = process.communicate(timeout=30)
+    try:
+        pids = [int(pid) for pid in process.stdout.readline().split()[1:]]
+        assert pids
+        assert wait_for(lambda: list(tmp_path.rglob("*.bin")))
+        process.send_signal(getattr(signal, how))
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode != 0
     if how == "SIGINT":
         assert "KeyboardInterrupt" in errors
-    for _ in range(100):
-        alive = [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
-        left = list(tmp_path.iterdir())
-        if not alive and not left:
-            break
-        threading.Event().wait(0.1)
-    assert (alive, left) == ([], [])
+    assert wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+    assert wait_for(lambda: not list(tmp_path.iterdir()))
+
+
+def wait_for(condition, seconds=60):
+    """Return what a condition says at last, which should be something true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
