@@ -17,7 +17,7 @@ from joblib.parallel import (
 from skreg.batching._broker import Broker
 from skreg.batching._cluster import ClusterCall, check_cluster, count_workers
 from skreg.batching._memory import memory
-from skreg.batching._tasks import Call, current_task
+from skreg.batching._tasks import Call, OwnTime, current_task
 from skreg.batching.checkpoint.results import Checkpoint, Keeper
 from skreg.batching.processes.sharing import StackSharing
 from skreg.batching.stacking.engine import train_together
@@ -161,6 +161,8 @@ class SkregBackend(ThreadingBackend):
 
     def submit(self, func, callback=None):
         call = self._calls[-1]
+        if self.cluster is None:  # there, workers do
+            func.items = [(OwnTime(f), *arguments) for f, *arguments in func.items]
         if call.keeper is not None:
             func.items = [call.keeper.keep(*item) for item in func.items]
         if self.cluster is not None:

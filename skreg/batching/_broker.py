@@ -116,7 +116,9 @@ class Broker:
         job = Job(fit, X, y, place=of_task and of_task.next())
         job.buffers = buffers_of(job)
         job.on_finish = partial(self._release, (job, task))
+        start = time.perf_counter()
         self._pause(task, partial(self._let_wait, (job, task)))
+        task.idle_seconds += time.perf_counter() - start - job.seconds
         if job.error is not None:
             raise job.error
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 from sklearn import config_context, get_config
@@ -35,6 +36,8 @@ class Job:
     on_finish: Callable[[], None] | None = field(default=None, repr=False)
     # Memory of its data by address, see `buffers_of`; set by the broker.
     buffers: dict[int, int] = field(default_factory=dict, repr=False)
+    # Its share of the time that training has taken.
+    seconds: float = 0.0
     # Where it is kept on disk while it runs; None without a checkpoint.
     place: Any = field(default=None, repr=False)
     _context: Context = field(default_factory=copy_context, repr=False)
@@ -74,10 +77,12 @@ class Job:
             Why the net is not in a stack, for ``training_path_reasons_``.
         """
         self.fit.against_stack = reason
+        start = perf_counter()
         try:
             self.run(self.net.fit_loop, self.X, self.y, **self.fit.fit_params)
         except Exception as error:
             self.error = error
+        self.seconds = perf_counter() - start
         self.finish()
 
     def finish(self) -> None:

@@ -19,14 +19,20 @@ class Pickler(cloudpickle.Pickler):
 
     def reducer_override(self, obj):
         if type(obj) is torch.Tensor and _is_array(obj):
-            return torch.from_numpy, (obj.numpy(),)
+            numbers = bytearray(obj.numpy().tobytes())  # no array: those are shared
+            return _tensor, (numbers, obj.dtype, obj.shape)
         return super().reducer_override(obj)
 
 
+def _tensor(numbers: bytearray, dtype: torch.dtype, shape) -> torch.Tensor:
+    return torch.frombuffer(numbers, dtype=dtype).reshape(shape)
+
+
 def _is_array(tensor: torch.Tensor) -> bool:
-    """Return whether a tensor is no more than numbers that NumPy knows."""
+    """Return whether a tensor is no more than some numbers that NumPy knows."""
     return (
         tensor.device.type == "cpu"
+        and tensor.numel() > 0
         and tensor.layout == torch.strided
         and tensor.dtype in _NUMPY_DTYPES
         and not tensor.requires_grad

@@ -254,6 +254,7 @@ class _Race:
             outcome.progress.restore(candidate)
             candidate.fit.looks = False
             candidate.job.error = outcome.error
+            candidate.job.seconds += outcome.seconds
             _warn_again(candidate.job, outcome.warnings)
         _warn_again(stack[0].job, of_none)
         return stack, failures

@@ -126,6 +126,7 @@ class Outcome:
     def __init__(self, candidate, caught):
         self.progress = FitProgress(candidate)
         self.error = portable_error(candidate.job.error)
+        self.seconds = candidate.job.seconds
         self.warnings = _texts(caught)
 
 

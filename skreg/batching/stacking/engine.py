@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from skreg._utils.threads import threads_for
+from skreg._utils.threads import ThreadRace
 from skreg.batching._jobs import Job
 from skreg.batching.checkpoint.running import StackSaves, resume
 from skreg.batching.stacking.epochs import StackEpochs
@@ -248,14 +248,14 @@ def _train(candidates, pool, is_time) -> list[StackableFit]:
         stack = Stack(remaining, pool)
         state = stack.state()
         epochs = StackEpochs(stack, pool)
+        race = ThreadRace(stack.flop())
         try:
-            with threads_for(stack.flop()):
-                goes_on = True
-                while goes_on:
-                    finished, n_epochs = epochs.run_one(), n_epochs + 1
-                    # A state that users' regularizers keep is that of this stack.
-                    pauses = is_time(n_epochs) and stack.state() == state
-                    goes_on = not finished and stack.follow_schedules() and not pauses
+            goes_on = True
+            while goes_on:
+                finished, n_epochs = race.run(epochs.run_one), n_epochs + 1
+                # A state that users' regularizers keep is that of this stack.
+                pauses = is_time(n_epochs) and stack.state() == state
+                goes_on = not finished and stack.follow_schedules() and not pauses
         finally:
             stack.release(range(len(stack)))
         for row in finished:

@@ -55,6 +55,8 @@ class StackEpochs:
         numbers.sparsities = self.stack.sparsities()
         numbers.by_net()
         numbers.seconds = (time() - start) / len(self.stack)
+        for candidate in self.stack.candidates:
+            candidate.job.seconds += numbers.seconds
         return [
             row
             for row, candidate in enumerate(self.stack.candidates)

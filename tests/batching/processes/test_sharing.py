@@ -100,6 +100,24 @@ def test_the_nets_are_those_that_train_alone(digits, sent, kind):
     assert {len(each.history) for each in together[:1]} != {4}
 
 
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+def test_large_nets_go_on_in_another_process(digits, sent, long, monkeypatch, kind):
+    def is_worth_more(self, n_epochs):
+        return n_epochs == 2
+
+    monkeypatch.setattr(sharing._Foresight, "is_worth_more", is_worth_more)
+    data = digits[0].astype("float64"), digits[1]
+    params = KINDS["momentum"] if kind == "sgd" else {"average": "ema"}
+    nets = [
+        net(hidden_layer_sizes=256, lambda2=x, **params)
+        for x in np.linspace(0, 1e-2, 16)
+    ]
+    together = fitted(data, nets)
+    assert sent
+    assert max(sent) > 8 * 256 * 74 * 8 * 2  # weights and state of the optimizer
+    assert_same(together, [clone(each).fit(*data) for each in nets])
+
+
 def test_convolutions_regressions_and_sparse_data(digits, sent, stacks):
     X, y = digits
     images = X.reshape(-1, 1, 8, 8).astype("float64")
