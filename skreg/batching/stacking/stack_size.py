@@ -6,7 +6,6 @@ from time import perf_counter
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from skreg._utils.randomness import seeded
 from skreg.batching._memory import memory
@@ -71,11 +70,21 @@ def operations(candidate: StackableFit) -> float:
     weights = sum(w.numel() for w in candidate.module.parameters())
     if candidate.layers is not None:
         return float(weights)
+    counted = [0.0]
+
+    def count(layer, inputs, outputs):
+        weight = getattr(layer, "weight", None)
+        if isinstance(weight, Tensor) and weight.ndim > 1 and torch.is_tensor(outputs):
+            # Each number of a unit's outputs takes all its weights.
+            counted[0] += weight[0].numel() * outputs.numel()
+
     X = first_inputs(candidate.fit, candidate.train, 2)
     module = deepcopy(candidate.module).train()
-    with seeded(0, X.device), FlopCounterMode(display=False) as counter:
+    for layer in module.modules():
+        layer.register_forward_hook(count)
+    with seeded(0, X.device), torch.no_grad():
         module(X.clone())
-    return max(weights, counter.get_total_flops() / 2 / len(X))
+    return max(weights, counted[0] / len(X))
 
 
 def _saved_bytes(module: nn.Module, x: Tensor) -> int:

@@ -14,6 +14,7 @@ from stacked_nets import (
     next_place,
     together,
 )
+from torch import nn
 
 from skreg.batching.stacking import engine as _engine
 from skreg.batching.stacking import stack_size as _cost
@@ -93,3 +94,28 @@ def test_the_race_leaves_the_module_and_random_states_as_they_are(iris):
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert all(w.grad is None for w in module.parameters())
     assert module.training
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (nn.Sequential(nn.Linear(4, 7), nn.GELU(), nn.Linear(7, 3)), 4 * 7 + 7 * 3),
+        (
+            nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 5, 1), nn.Flatten()),
+            5 * 4,
+        ),
+    ],
+)
+def test_operations_are_the_multiplications_of_a_sample(iris, module, expected):
+    seen = []
+
+    def look(candidates):
+        seen.append(_cost.operations(candidates[0]))
+        return "a test"
+
+    fits = [(net(module=module, lambda1=x), *iris) for x in range(3)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_engine, "stack_size", look)
+        together(*fits)
+    n_weights = sum(w.numel() for w in module.parameters())
+    assert seen == [max(expected, n_weights)]
