@@ -101,8 +101,11 @@ def test_the_race_leaves_the_module_and_random_states_as_they_are(iris):
     [
         (nn.Sequential(nn.Linear(4, 7), nn.GELU(), nn.Linear(7, 3)), 4 * 7 + 7 * 3),
         (
-            nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 5, 1), nn.Flatten()),
-            5 * 4,
+            nn.Sequential(
+                *(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 5, 1)),
+                *(nn.Flatten(), nn.Linear(20, 3)),
+            ),
+            5 * 4 + 20 * 3,
         ),
     ],
 )
