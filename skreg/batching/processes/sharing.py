@@ -15,7 +15,7 @@ from skreg.batching._pickles import unpacked
 from skreg.batching.checkpoint.running import announce
 from skreg.batching.processes.parcels import Parcels
 from skreg.batching.processes.workers import (
-    BrokenProcessPool,
+    ENDED,
     first_done,
     forget,
     torch_settings,
@@ -174,8 +174,12 @@ class _Race:
         self.away = {}  # future: stack
         self.parcels = Parcels(pool)
         self.settings = torch_settings()
-        self.workers = workers(n - 1) if self.waiting else None
-        self.n_breaks = 0
+        self.workers, self.n_breaks = None, 0
+        self._start()
+
+    def _start(self) -> None:
+        if self.waiting:
+            self.workers = workers(min(self.n - 1, len(self.waiting)))
 
     def run(self) -> Iterator[Trained]:
         ended = False
@@ -210,26 +214,29 @@ class _Race:
         """Give each process that has nothing to do a stack."""
         while self.waiting and self.workers is not None:
             try:
-                if len(self.away) >= self.workers.n_ready:
+                if len(self.away) >= min(self.n - 1, self.workers.n_ready):
                     return
-                stack = self.waiting.popleft()
-                parcel = self._packed(stack)
+                parcel = self._packed(self.waiting[0])
                 if parcel is not None:
-                    self.away[self.workers.submit(parcel, self.settings)] = stack
-            except BrokenProcessPool:
+                    future = self.workers.submit(parcel, self.settings)
+                    self.away[future] = self.waiting.popleft()
+            except ENDED:
                 self._begin_anew()
 
     def _packed(self, stack) -> bytes | None:
         try:
             return self.parcels.pack(stack)
         except Exception as error:  # whatever a class of the user's may raise
-            self.staying.append(stack)
-            if self.verbose > 0:
-                sys.stderr.write(
-                    f"[skreg] {len(stack)} fits stay in this process, since they "
-                    f"cannot be sent to another: {error!r}\n"
-                )
+            self._stay(self.waiting.popleft(), error)
             return None
+
+    def _stay(self, stack, error) -> None:
+        self.staying.append(stack)
+        if self.verbose > 0:
+            sys.stderr.write(
+                f"[skreg] {len(stack)} fits stay in this process, since another "
+                f"cannot train them: {error!r}\n"
+            )
 
     def _look_around(self, n_epochs: int) -> bool:
         """Send what waits to processes that have nothing to do; go on here."""
@@ -240,9 +247,12 @@ class _Race:
         stack = self.away.pop(future)
         try:
             outcomes, of_none = unpacked(future.result())
-        except BrokenProcessPool:
+        except ENDED:
             self.waiting.appendleft(stack)
             self._begin_anew()
+            return None
+        except Exception as error:  # of unpickling, or for want of memory
+            self._stay(stack, error)
             return None
         failures = {}
         for candidate, outcome in zip(stack, outcomes, strict=True):
@@ -267,7 +277,7 @@ class _Race:
         self.n_breaks += 1
         self.workers = None
         if self.n_breaks < MOST_BREAKS:
-            self.workers = workers(self.n - 1)
+            self._start()
             return
         warnings.warn(
             f"Processes that train nets have ended {MOST_BREAKS} times, perhaps for "

@@ -10,7 +10,10 @@ from concurrent.futures import Future, wait
 
 import torch
 from joblib.externals.loky import ProcessPoolExecutor
-from joblib.externals.loky.process_executor import BrokenProcessPool
+from joblib.externals.loky.process_executor import (
+    BrokenProcessPool,
+    ShutdownExecutorError,
+)
 
 from skreg.batching._pickles import packed, portable_error
 from skreg.batching._warnings import WarningState
@@ -19,7 +22,10 @@ from skreg.batching.stacking.engine import train_stack
 from skreg.batching.stacking.progress import FitProgress
 from skreg.batching.stacking.streams import DataPool
 
-__all__ = ["BrokenProcessPool", "Outcome", "Workers", "workers"]
+__all__ = ["ENDED", "Outcome", "Workers", "workers"]
+
+# What is raised when processes have been killed, or ended by another search.
+ENDED = BrokenProcessPool, ShutdownExecutorError
 
 IDLE_SECONDS = 300  # after which a process that has nothing to do ends
 # Two BLAS threads that wait for each other cost a busy machine ten times the work.
@@ -80,7 +86,7 @@ def workers(n: int) -> Workers:
         if found is not None and found.n >= n:
             try:
                 found.call()
-            except (RuntimeError, BrokenProcessPool):  # ended, by whomever
+            except ENDED:
                 found = None
         elif found is not None:
             found.kill()

@@ -284,6 +284,62 @@ def test_workers_that_end_again_and_again_leave_the_work_here(
         np.testing.assert_array_equal(search(digits, n_jobs=2), expected)
 
 
+def test_processes_that_ended_before_they_are_asked_lose_no_fit(
+    digits, sent, monkeypatch
+):
+    expected = search(digits)
+    submit = _workers.Workers.submit
+
+    def ended(self, parcel, settings):
+        if not sent:
+            self.kill()
+        return submit(self, parcel, settings)
+
+    monkeypatch.setattr(_workers.Workers, "submit", ended)
+    np.testing.assert_array_equal(search(digits, n_jobs=2), expected)
+    assert len(sent) == 2
+
+
+class Unknown:
+    """Cannot be unpickled where this module cannot be imported."""
+
+    def __reduce__(self):
+        return _fails, (os.getpid(),)
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+def _fails(pid):
+    if os.getpid() != pid:
+        raise ImportError("not in this process")
+    return UNKNOWN
+
+
+UNKNOWN = Unknown()
+
+
+class Strange(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.unknown = nn.Linear(64, 10), UNKNOWN
+
+    def forward(self, X):
+        return self.layer(X)
+
+
+def test_what_another_process_cannot_train_is_trained_here(digits, sent, stacks, capfd):
+    own = net(module=Strange, hidden_layer_sizes=())
+    expected = GridSearchCV(own, GRID, cv=2, refit=False).fit(*digits)
+    with joblib.parallel_config("skreg", n_jobs=2, verbose=1):
+        found = GridSearchCV(own, GRID, cv=2, refit=False).fit(*digits)
+    assert sent
+    assert "not in this process" in capfd.readouterr().err
+    np.testing.assert_allclose(
+        found.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"]
+    )
+
+
 def test_data_are_written_once_and_read_in_place(digits, monkeypatch):
     found = {}
 
