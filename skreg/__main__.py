@@ -3,11 +3,12 @@
 import argparse
 import sys
 import tempfile
+import textwrap
 import traceback
 import warnings
 from pathlib import Path
 
-from skreg.studies import NAMES
+from skreg.studies import NAMES, load_study
 
 DATA = ("digits", "animal-faces")
 
@@ -22,6 +23,9 @@ def main(argv: list[str] | None = None) -> int:
     """
     parser = make_parser()
     options = parser.parse_args(argv)
+    if options.list:
+        print_list()
+        return 0
     try:
         return run(options)
     except KeyboardInterrupt:
@@ -50,6 +54,11 @@ def make_parser() -> argparse.ArgumentParser:
         type=study_name,
         metavar="STUDY",
         help="the studies to run, or all (default: l1-l2)",
+    )
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="list the studies and what they ask, and run none",
     )
     parser.add_argument(
         "--data",
@@ -163,6 +172,13 @@ def run(options: argparse.Namespace) -> int:
             print_outcome(outcome)
     print(f"\nReport with pictures: {(options.output / 'report.html').resolve()}")
     return 2 if n_failed else 0
+
+
+def print_list() -> None:
+    """Print the name of each study, and what it asks."""
+    for name in NAMES:
+        question = textwrap.fill(load_study(name).QUESTION, 84)
+        print(f"{name}\n{textwrap.indent(question, '    ')}")
 
 
 def print_outcome(outcome) -> None:

@@ -15,6 +15,7 @@ from types import ModuleType
 NAMES = (
     "l1-l2",
     "lambda-tuning",
+    "sparsity",
     "early-stopping",
     "memorization",
     "dropout-line",
@@ -24,6 +25,7 @@ NAMES = (
     "tuning-danger",
     "adversarial",
     "overview",
+    "cocktail",
 )
 
 

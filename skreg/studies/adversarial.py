@@ -11,9 +11,10 @@ from skreg.robustness import pgd, robust_accuracy
 from skreg.studies.common import figures
 from skreg.studies.common.fitting import fit_all, has_diverged
 from skreg.studies.common.regularizers import (
-    DESCRIPTION,
+    COURSE,
     FACTOR,
     NONE,
+    describe_techniques,
     regularised_cases,
     without_early_stopping,
 )
@@ -91,7 +92,9 @@ def run(
     dict
     """
     sample = partial(draw_sample, data, n_train, n_valid, n_test=n_test)
-    cases = regularised_cases(data, sample, lr=lr, epochs=epochs, device=device)
+    cases = regularised_cases(
+        data, sample, lr=lr, epochs=epochs, device=device, names=COURSE
+    )
     scale = float(np.sqrt(np.prod(data.data.shape[1:]) / 2))
     sizes = {
         label: [float(e) * (scale if attack["norm"] == "l2" else 1) for e in eps]
@@ -101,7 +104,7 @@ def run(
     runs = fit_all(cases, seeds, progress, measure)
     pictures = [run.pop("pictures") for run in runs]
     own = {
-        **DESCRIPTION,
+        **describe_techniques(COURSE),
         **counts(seeds, epochs, n_train, n_valid, n_test),
         "optimizer": optimizer_text(lr, None),
         "attacks": f"FGSM; PGD with {steps} steps from a random start; images stay in "

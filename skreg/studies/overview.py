@@ -8,17 +8,21 @@ import pandas as pd
 from skreg.studies.common import figures
 from skreg.studies.common.fitting import fit_all
 from skreg.studies.common.regularizers import (
-    DESCRIPTION,
     FACTOR,
+    FAMILIES,
     NONE,
+    TECHNIQUES,
+    describe_techniques,
     regularised_cases,
     without_early_stopping,
 )
 from skreg.studies.common.sampling import draw_sample
 from skreg.studies.common.settings import counts, describe, optimizer_text
 from skreg.studies.common.tables import (
-    compare,
+    Quantity,
     curves_frame,
+    describe_by_verdict,
+    differences_to,
     divergences,
     final,
     mean_table,
@@ -31,6 +35,16 @@ QUESTION = (
     "better on images it has not seen, how large are its weights, and what does it "
     "cost?"
 )
+MEASURES = {
+    "test accuracy": "Test accuracy",
+    "norm": "Frobenius norm",
+    "seconds": "Time of a fit (s)",
+}
+WORDS = {
+    "weights": "Penalties and bounds on weights",
+    "data": "Changes of images and labels",
+    "training": "Changes of training (early stopping is no regularisation, cut short)",
+}
 FULL = {"n_train": 1000, "n_valid": 400, "n_test": 1000, "epochs": 300}
 
 
@@ -68,7 +82,7 @@ def run(
     sample = partial(draw_sample, data, n_train, n_valid, n_test=n_test)
     cases = regularised_cases(data, sample, lr=lr, epochs=epochs, device=device)
     own = {
-        **DESCRIPTION,
+        **describe_techniques(),
         **counts(seeds, epochs, n_train, n_valid, n_test),
         "optimizer": optimizer_text(lr, None),
     }
@@ -90,45 +104,61 @@ curves = curves_frame
 def findings(result: dict) -> list[str]:
     """Compare each regulariser to none, and claim no more than the error bars allow."""
     summaries = _summaries(result)
-    sentences = [
-        f"{column.capitalize()} against no regularisation: "
-        f"{compare(summaries, column, FACTOR, NONE)}."
-        for column in ("test accuracy", "norm", "seconds")
-    ]
+    sentences = []
+    for column in MEASURES:
+        differences = differences_to(summaries, column, FACTOR, NONE)
+        text = describe_by_verdict(differences, Quantity.of(column))
+        sentences.append(f"{column.capitalize()} against no regularisation: {text}.")
     return sentences + divergences(result["runs"])
 
 
 def plot(result: dict) -> dict:
     """Return the figures by name."""
-    runs, summaries = without_early_stopping(result["runs"]), _summaries(result)
-    drawn = {
-        "accuracy": figures.plot_accuracy(runs, FACTOR, show_best=False),
-        "norms": figures.plot_norms(runs, FACTOR),
-    }
-    for column, ylabel in (
-        ("test accuracy", "Test accuracy"),
-        ("norm", "Frobenius norm"),
-        ("seconds", "Time of a fit (s)"),
-    ):
-        bars = figures.grouped(summaries, FACTOR, FACTOR, column)
-        drawn[column.replace(" ", "-")] = figures.plot_bars(
-            {name: {"": values[name]} for name, values in bars.items()}, ylabel=ylabel
+    summaries, drawn = _summaries(result), {}
+    for column, xlabel in MEASURES.items():
+        drawn[column.replace(" ", "-")] = figures.plot_rows(
+            figures.columns_of(summaries, FACTOR, column), xlabel=xlabel, reference=NONE
         )
+    for family, runs in _families(result).items():
+        drawn[f"accuracy-{family}"] = figures.plot_accuracy(
+            runs, FACTOR, show_best=False
+        )
+        drawn[f"norms-{family}"] = figures.plot_norms(runs, FACTOR)
     return drawn
 
 
 def captions(result: dict) -> dict[str, str]:
     """Return what each figure of `plot` shows, in the order to show them."""
     bands, bars = figures.bands(result), figures.bars(result)
-    return {
+    points = f"{bars}; points are seeds. The dotted line is the mean without any."
+    texts = {
         "test-accuracy": "Accuracy of the net that a fit returns on the test "
-        f"images{bars}; points are seeds.",
-        "norm": f"Frobenius norm of its parameters together{bars}; points are seeds.",
-        "seconds": f"How long a fit takes{bars}; points are seeds.",
-        "accuracy": "Accuracy on training (solid) and validation images (dashed) after "
-        f"each epoch{bands}. Early stopping is that without regularisation, cut short.",
-        "norms": f"Frobenius norm of all parameters after each epoch{bands}.",
+        f"images{points}",
+        "norm": f"Frobenius norm of its parameters together{points}",
+        "seconds": f"How long a fit takes{points}",
     }
+    for family in _families(result):
+        texts[f"accuracy-{family}"] = (
+            f"{WORDS[family]}: accuracy on training (solid) and validation images "
+            f"(dashed) after each epoch{bands}."
+        )
+        texts[f"norms-{family}"] = (
+            f"{WORDS[family]}: Frobenius norm of all parameters after each "
+            f"epoch{bands}."
+        )
+    return texts
+
+
+def _families(result: dict) -> dict[str, list[dict]]:
+    """Return the runs of each family, none first, without those that stop early."""
+    runs = without_early_stopping(result["runs"])
+    groups = {}
+    for family in FAMILIES:
+        members = {name for name, one in TECHNIQUES.items() if one.family == family}
+        groups[family] = [
+            run for run in runs if run["labels"][FACTOR] in members | {NONE}
+        ]
+    return groups
 
 
 def _summaries(result: dict) -> pd.DataFrame:

@@ -26,7 +26,7 @@ from skreg.studies import (
     overview,
     tuning_danger,
 )
-from skreg.studies.common import fitting, tables
+from skreg.studies.common import fitting, regularizers, tables
 from skreg.studies.common.report import readable_table
 from skreg.studies.common.sampling import draw_sample
 
@@ -52,6 +52,7 @@ SMALL = {
     "n_valid": 9,
     "n_test": 15,
     "n_candidates": 2,
+    "n_made": 12,
     "every": 1,
     "steps": 2,
     "batch_size": 6,
@@ -448,8 +449,8 @@ def test_overview_compares_nets_that_begin_alike(digits):
     first = {
         r["labels"]["regulariser"]: curve(r, "param_norm")[0] for r in result["runs"]
     }
-    np.testing.assert_allclose(list(first.values()), first["none"], rtol=0.02)
+    np.testing.assert_allclose(list(first.values()), first["none"], rtol=0.1)
     net = fitting.image_net(MLP, digits, lr=1e-3, epochs=1, device="cpu")
     assert isinstance(net.classes, np.ndarray)
-    assert len(result["runs"]) == len({*first}) == 7
+    assert len(result["runs"]) == len({*first}) == 1 + len(regularizers.TECHNIQUES)
     assert nn.Sequential in augmentation.OnBlack.__mro__

@@ -1,12 +1,14 @@
 """The figures that several studies draw."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from skreg.displays import ImageGridDisplay, LearningCurvesDisplay, NormDisplay
 from skreg.displays.common import (
+    OKABE_ITO,
+    WIDTH,
     draw_legend,
     key_line,
     light_grid,
@@ -178,6 +180,142 @@ def plot_bars(
     if keys:
         draw_legend(ax, keys)
     return ax.figure
+
+
+def plot_rows(
+    values: Mapping[str, np.ndarray],
+    *,
+    xlabel: str,
+    reference: str | None = None,
+    level: float | None = None,
+    spread: Callable[[np.ndarray], tuple[float, float]] | None = None,
+    marked: Collection[str] = (),
+    scale_of: Collection[str] | None = None,
+):
+    """Draw a row for each name: mean, error bar, and a point for each seed.
+
+    Parameters
+    ----------
+    values : mapping of str to array-like of shape (n_seeds,)
+        The first is at the top. NaN is left out.
+    xlabel : str
+    reference : str, default=None
+        The row at whose mean a dotted line is drawn.
+    level : float, default=None
+        Where else it is drawn.
+    spread : callable, default=None
+        From the values of a row to the ends of its bar; None is one standard error.
+    marked : collection of str, default=()
+        Rows of another colour.
+    scale_of : collection of str, default=None
+        The rows that the scale is made for; of a mean that is beyond, an arrow tells
+        the number. None is all rows.
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    figure, ax = _axes_of_rows(values)
+    rows = {
+        name: row[np.isfinite(row)]
+        for name, row in ((n, np.array(v, float).ravel()) for n, v in values.items())
+    }
+    shown = [row for n, row in rows.items() if scale_of is None or n in scale_of]
+    left, right = _ends(np.concatenate(shown))
+    for place, (name, seeds) in enumerate(rows.items()):
+        if not len(seeds):
+            continue
+        color = OKABE_ITO[name in marked]
+        mean, low, high = float(seeds.mean()), *(spread or _standard_error)(seeds)
+        if name == reference:
+            level = mean
+        if not left <= mean <= right:
+            _draw_arrow(ax, left if mean < left else right, place, mean, color)
+            continue
+        ax.plot(seeds, [place] * len(seeds), ".", color="0.6", ms=5, alpha=0.7)
+        if np.isfinite(low):
+            ax.plot([low, high], [place, place], color=color, lw=2, zorder=3)
+        ax.plot(mean, place, "o", color=color, ms=6, zorder=4)
+    if scale_of is not None:
+        ax.set_xlim(left, right)
+    if level is not None:
+        ax.axvline(level, color="0.3", linestyle=":", linewidth=1.2, zorder=1)
+    ax.set(xlabel=xlabel)
+    return figure
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    """Return the ends of an abscissa that holds the values, with some room."""
+    if not len(values):
+        return -1.0, 1.0
+    room = 0.08 * np.ptp(values) or 1.0
+    return float(values.min() - room), float(values.max() + room)
+
+
+def _draw_arrow(ax, end: float, place: int, mean: float, color: str) -> None:
+    is_left = mean < end
+    ax.annotate(
+        f"{mean:.1f}",
+        (end, place),
+        (40 if is_left else -40, 0),
+        textcoords="offset points",
+        ha="left" if is_left else "right",
+        va="center",
+        color=color,
+        arrowprops={"arrowstyle": "->", "color": color},
+    )
+
+
+def _standard_error(seeds: np.ndarray) -> tuple[float, float]:
+    mean, error = mean_and_error(seeds[:, np.newaxis])
+    return float((mean - error)[0]), float((mean + error)[0])
+
+
+def plot_counts(counts: Mapping[str, int], *, total: int, xlabel: str):
+    """Draw a horizontal bar for each name, and its number.
+
+    Parameters
+    ----------
+    counts : mapping of str to int
+        The first is at the top.
+    total : int
+        Where the abscissa ends.
+    xlabel : str
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    figure, ax = _axes_of_rows(counts)
+    ax.barh(range(len(counts)), [*counts.values()], 0.65, color=OKABE_ITO[0], alpha=0.8)
+    for place, count in enumerate(counts.values()):
+        ax.annotate(
+            str(count), (count, place), (3, 0), textcoords="offset points", va="center"
+        )
+    ax.set(xlabel=xlabel, xlim=(0, 1.05 * total))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def _axes_of_rows(names: Collection[str]):
+    import matplotlib.pyplot as plt
+
+    height = 1.0 + 0.26 * len(names)
+    figure, ax = plt.subplots(figsize=(WIDTH, height), layout="constrained")
+    ax.set_yticks(range(len(names)), [*names])
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="both", color="0.92", linewidth=0.8)
+    ax.set_axisbelow(True)
+    return figure, ax
+
+
+def columns_of(
+    summaries: pd.DataFrame, factor: str, column: str
+) -> dict[str, np.ndarray]:
+    """Return the values of a column, over seeds, as `plot_rows` takes them."""
+    groups = summaries.groupby(factor, sort=False)
+    return {str(name): part[column].to_numpy() for name, part in groups}
 
 
 def grouped(

@@ -136,7 +136,7 @@ def readable_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def _mean_and_error(mean: float, error: float, quantity: Quantity) -> str:
     if pd.isna(mean):
-        return "none"
+        return "-"
     text = quantity.number(mean)
     return text if pd.isna(error) else f"{text} ± {quantity.number(error)}"
 

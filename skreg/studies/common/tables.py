@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 from scipy.stats import ttest_1samp
+
+from skreg.displays.common import mean_and_error
 
 ALPHA = 0.05
 
@@ -31,10 +34,12 @@ class Quantity:
     @classmethod
     def of(cls, column: str) -> "Quantity":
         """Return the quantity of a column, by the words in its name."""
-        if "accuracy" in column or "optimism" in column:
+        if any(word in column for word in ("accuracy", "optimism", "share")):
             return cls(" %", " points", 100.0, 1)
-        if "epoch" in column:
+        if "epoch" in column or "inputs" in column:
             return cls("", "", 1.0, 1)
+        if "weights" in column:
+            return cls("", "", 1.0, 0)
         return cls()
 
     def number(self, value: float, sign: str = "") -> str:
@@ -124,10 +129,7 @@ def compare(
         For example "L1 +2.0 ± 0.5 points (higher); L2 +0.1 ± 0.4 points (no clear
         effect)".
     """
-    wide = summaries.pivot(index="seed", columns=factor, values=column)
-    order = summaries[factor].drop_duplicates()
-    names = [name for name in order if name != reference]
-    differences = {name: wide[name] - wide[reference] for name in names}
+    differences = differences_to(summaries, column, factor, reference)
     return describe_differences(differences, quantity or Quantity.of(column))
 
 
@@ -146,6 +148,45 @@ def describe_differences(
     )
 
 
+def describe_by_verdict(
+    differences: Mapping[str, Sequence[float]], quantity: Quantity
+) -> str:
+    """Write many paired differences with standard errors, sorted by their verdicts.
+
+    For example "higher: L1 +2.0 ± 0.5; no clear effect: L2 +0.1 ± 0.4, max-norm -0.3 ±
+    0.6 (points)".
+    """
+    kept = {
+        name: np.array([d for d in values if np.isfinite(d)])
+        for name, values in differences.items()
+    }
+    groups = {"higher": [], "lower": [], "no clear effect": []}
+    groups |= {"one seed, no error bar": [], "no fit came to an end": []}
+    verdicts = judge(kept)
+    for name, values in kept.items():
+        if not len(values):
+            groups["no fit came to an end"].append(name)
+            continue
+        text = f"{name} {quantity.number(values.mean(), '+')}"
+        if len(values) < 2:
+            groups["one seed, no error bar"].append(text)
+        else:
+            groups[verdicts[name]].append(f"{text} ± {quantity.number(_sem(values))}")
+    texts = [f"{name}: {', '.join(group)}" for name, group in groups.items() if group]
+    unit = quantity.difference.strip()
+    return "; ".join(texts) + (f" ({unit})" if unit else "")
+
+
+def differences_to(
+    summaries: pd.DataFrame, column: str, factor: str, reference: str
+) -> dict[str, np.ndarray]:
+    """Return `column` of each other case minus that of the reference, seed by seed."""
+    wide = summaries.pivot(index="seed", columns=factor, values=column)
+    order = summaries[factor].drop_duplicates()
+    names = [name for name in order if name != reference]
+    return {name: (wide[name] - wide[reference]).to_numpy() for name in names}
+
+
 def judge(differences: Mapping[str, np.ndarray]) -> dict[str, str]:
     """Return for each array of differences "higher", "lower" or "no clear effect".
 
@@ -159,6 +200,71 @@ def judge(differences: Mapping[str, np.ndarray]) -> dict[str, str]:
             break
         verdicts[name] = "higher" if differences[name].mean() > 0 else "lower"
     return verdicts
+
+
+def interval(values: Sequence[float], n_comparisons: int = 1) -> tuple[float, float]:
+    """Return the 95 % interval of a mean, by Student's t.
+
+    Parameters
+    ----------
+    values : sequence of float
+        NaN is left out.
+    n_comparisons : int, default=1
+        Of so many intervals, all hold their means at once, with 95 % (Bonferroni).
+
+    Returns
+    -------
+    low, high : float
+        NaN if there are fewer than two values.
+    """
+    kept = np.array([v for v in values if np.isfinite(v)])
+    if len(kept) < 2:
+        return np.nan, np.nan
+    reach = student.ppf(1 - ALPHA / n_comparisons / 2, len(kept) - 1) * _sem(kept)
+    return float(kept.mean() - reach), float(kept.mean() + reach)
+
+
+def answer(differences: Sequence[float], margin: float, n_comparisons: int = 1) -> str:
+    """Return "higher", "lower", "alike" or "unclear".
+
+    It is "alike" only if the whole interval is nearer to zero than `margin`: that
+    nothing was found is not that there is nothing. Of two seeds or more that are all
+    the same, the interval is a point.
+    """
+    low, high = interval(differences, n_comparisons)
+    if low > 0:
+        return "higher"
+    if high < 0:
+        return "lower"
+    return "alike" if -margin < low and high < margin else "unclear"
+
+
+def with_interval(values: Sequence[float], quantity: Quantity) -> str:
+    """Write the mean of differences with its 95 % interval."""
+    kept = np.array([v for v in values if np.isfinite(v)])
+    if not len(kept):
+        return "no fit came to an end"
+    text = f"{quantity.number(kept.mean(), '+')}{quantity.difference}"
+    if len(kept) < 2:
+        return f"{text} (one seed, no interval)"
+    low, high = (quantity.number(end, "+") for end in interval(kept))
+    return f"{text} (95 % interval {low} to {high})"
+
+
+def within_one_error(scores: np.ndarray) -> int:
+    """Return the last column whose mean is within one standard error of the best.
+
+    The rule of Breiman et al. (1984): of models that are about as good as the best, the
+    simplest, if strengths grow from left to right.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_seeds, n_strengths)
+        NaN is left out.
+    """
+    mean, error = mean_and_error(scores)
+    top = int(np.nanargmax(mean))
+    return int(np.flatnonzero(mean >= mean[top] - np.nan_to_num(error[top]))[-1])
 
 
 def curves_frame(result: dict) -> pd.DataFrame:
