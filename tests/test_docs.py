@@ -183,5 +183,16 @@ def test_the_table_of_the_guide_holds_every_regularizer():
 def test_the_readme_names_every_regularizer():
     text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     table = text.partition("| You want | You write |")[2].partition("\n\n")[0]
-    missing = [name for name in regularizer_parameters() if f"{name}" not in table]
-    assert missing == []
+    codes = " ".join(re.findall(r"`([^`]+)`", table))
+    names = [*regularizer_parameters(), "dropout", "early_stopping"]
+    assert [name for name in names if not re.search(rf"\b{name}\b", codes)] == []
+
+
+def test_each_regularizer_has_a_section_of_the_guide():
+    text = (DOCS / "guide" / "regularizers.rst").read_text(encoding="utf-8")
+    head, _, sections = text.partition("\n\nHere")
+    assert "\n---" not in head  # the table is at the top
+    names = [*regularizer_parameters(), "dropout", "early_stopping"]
+    assert [n for n in names if not re.search(rf"``{n}(=[^`]+)?``", sections)] == []
+    # That one is in the table as well is asked above, of those with parameters.
+    assert {"dropout", "early_stopping"} <= {*re.findall(r"\* - ``(\w+)``", head)}

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from skreg.__main__ import main
+from skreg.studies import NAMES, load_study
 
 QUICK = ["--seeds", "1", "--epochs", "2", "--train-sizes", "10", "--device", "cpu"]
 
@@ -23,6 +24,15 @@ def test_main_job_prints_a_table_and_writes_a_report(tmp_path, capsys):
     assert str(tmp_path / "out" / "report.html") in printed.out
     assert "1/1" in printed.err  # progress
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+
+
+def test_studies_are_listed_with_what_they_ask(capsys):
+    assert main(["--list"]) == 0
+    printed = capsys.readouterr().out
+    for name in NAMES:
+        question = " ".join(load_study(name).QUESTION.split())
+        assert f"\n{name}\n" in "\n" + printed
+        assert question in " ".join(printed.split())
 
 
 def test_images_of_the_user(tmp_path, capsys):
@@ -116,6 +126,7 @@ def test_several_studies_one_report_and_going_on(tmp_path, capsys):
 NEVER_ENDING = """
 import sys, time
 from skreg.__main__ import main
+from skreg.studies import NAMES, load_study
 from skreg.studies import memorization
 
 def wait(*args):
