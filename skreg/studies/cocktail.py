@@ -278,7 +278,7 @@ def searched_is_better(gain: np.ndarray) -> str:
 
 
 def _what_it_does(gain: np.ndarray) -> str:
-    low, high = interval(gain)
+    low, high = interval(gain, len(MIXED))
     verdict = "clearly higher than" if low > 0 else "not clearly different from that"
     verdict = "clearly lower than" if high < 0 else verdict
     return f"test accuracy is {verdict} without any: {with_interval(gain, percent)}"

@@ -3,6 +3,7 @@
 import re
 import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from sklearn.model_selection import ParameterSampler
@@ -12,7 +13,7 @@ from skreg.datasets import load_digit_images
 from skreg.modules import MLP
 from skreg.regularizers import REGULARIZERS
 from skreg.studies import cocktail
-from skreg.studies.common import regularizers, tables
+from skreg.studies.common import figures, regularizers, tables
 from skreg.studies.common.regularizers import FACTOR, NONE, TECHNIQUES
 from skreg.studies.common.sampling import draw_sample
 
@@ -98,6 +99,39 @@ def test_verdicts_sort_what_they_are_about():
         "higher: b +10.0 ± 0.1; no clear effect: a +0.2 ± 2.1; one seed, no error bar: "
         "d +10.0; no fit came to an end: c (points)"
     )
+
+
+# -- the figures --------------------------------------------------------------------
+
+
+@pytest.fixture
+def _closed_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.mark.usefixtures("_closed_figures")
+def test_what_is_beyond_the_scale_is_an_arrow_with_its_number():
+    rows = {"L1": NOISE, "all": [-70.0, -80.0], "lost": [np.nan], "one": [0.01]}
+    (ax,) = figures.plot_rows(
+        rows, xlabel="Points", spread=tables.interval, scale_of=["L1", "one", "lost"]
+    ).axes
+    assert [text.get_text() for text in ax.texts] == ["-75.0"]
+    assert ax.get_xlim()[0] > -1
+    assert [label.get_text() for label in ax.get_yticklabels()] == [*rows]
+    (ax,) = figures.plot_rows(rows, xlabel="Points", reference="one").axes
+    assert not ax.texts
+    assert ax.get_xlim()[0] < -80
+    dotted = [line for line in ax.lines if line.get_linestyle() == ":"]
+    assert dotted[0].get_xdata()[0] == 0.01
+
+
+@pytest.mark.usefixtures("_closed_figures")
+def test_rows_without_a_number_can_be_drawn():
+    figures.plot_rows({"lost": [np.nan]}, xlabel="Points").canvas.draw()
+    (ax,) = figures.plot_counts({"L1": 0, "L2": 3}, total=5, xlabel="Searches").axes
+    assert [text.get_text() for text in ax.texts] == ["0", "3"]
+    assert ax.get_xlim()[1] > 5
 
 
 # -- the techniques -----------------------------------------------------------------
