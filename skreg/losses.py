@@ -67,7 +67,7 @@ class Loss(NamedTuple):
     target_range : (low, high)
         Of y, where y are numbers.
     function : callable or None
-        Loss with gradient: maps (outputs, targets, scale, **options). None if it is
+        Loss with gradient, of ``(outputs, targets, scale, **options)``. None if it is
         not written out, or not with the options of the criterion.
     options : tuple of str
         Attributes of the criterion that `function` takes. They are numbers or tuples of

@@ -60,8 +60,8 @@ FULL = {
     "n_valid": 400,
     "n_test": 1000,
     "seeds": range(10),
-    "epochs": 150,
-    "n_candidates": 100,
+    "epochs": 100,
+    "n_candidates": 40,
     "n_folds": 5,
 }
 
