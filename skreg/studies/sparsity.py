@@ -46,14 +46,15 @@ MADE = Bunch(target_names=["below", "above"])
 # Less than this is nothing: one point of a share of weights, or of features.
 MARGIN = 0.01
 ZEROS = "share of zeros"
-FULL = {"n_train": 1000, "n_valid": 400, "epochs": 200}
+FULL = {"n_train": 1000, "n_valid": 400, "n_test": 1000, "epochs": 200}
 
 
 def run(
     data,
     *,
     n_train: int = 100,
-    n_valid: int = 200,
+    n_valid: int = 100,
+    n_test: int = 400,
     seeds: Sequence[int] = range(5),
     epochs: int = 100,
     lambda1_range: Sequence[float] = (0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
@@ -69,14 +70,14 @@ def run(
     Parameters
     ----------
     data : Bunch
-    n_train, n_valid : int, default=100 and 200
-        Images.
+    n_train, n_valid, n_test : int, default=100, 100 and 400
+        Images. The validation images choose a strength, the test images decide nothing.
     seeds : sequence of int, default=range(5)
     epochs : int, default=100
     lambda1_range, lambda_group_range : sequence of float
         In rising order; they begin with 0, no penalty.
     n_made : int, default=200
-        Made samples to train on, and as many again to validate.
+        Made samples to train on, as many to validate, and as many to test.
     lr : float, default=5e-3
         Of Adam.
     device, name, progress
@@ -87,7 +88,7 @@ def run(
     dict
     """
     net = partial(image_net, MLP, lr=lr, epochs=epochs, device=device)
-    images = partial(draw_sample, data, n_train, n_valid)
+    images = partial(draw_sample, data, n_train, n_valid, n_test=n_test)
     cases = [
         Case(
             {PENALTY: penalty, LAMBDA: float(value)},
@@ -107,11 +108,11 @@ def run(
     ]
     own = {
         "net": "MLP with one hidden layer of 100",
-        **counts(seeds, epochs, n_train, n_valid),
+        **counts(seeds, epochs, n_train, n_valid, n_test),
         "optimizer": optimizer_text(lr, None),
         "lambda1": [*map(float, lambda1_range)],
         "lambda_group": [*map(float, lambda_group_range)],
-        "made data": f"{n_made} samples to train on and {n_made} to validate, "
+        "made data": f"{n_made} samples each to train, to validate and to test; "
         f"{N_INFORMATIVE} features that decide the class and {N_NOISE} of noise",
     }
     return {
@@ -127,11 +128,12 @@ def make_features(n: int, seed: int) -> Sample:
     The class is the sign of x1 - x2 + x3 - x4 + x5 with noise of half their size.
     """
     rng = np.random.default_rng(seed)
-    X = rng.normal(size=(2 * n, N_INFORMATIVE + N_NOISE)).astype(np.float32)
+    X = rng.normal(size=(3 * n, N_INFORMATIVE + N_NOISE)).astype(np.float32)
     signs = (-1.0) ** np.arange(N_INFORMATIVE)
-    score = X[:, :N_INFORMATIVE] @ signs + rng.normal(scale=0.5, size=2 * n)
+    score = X[:, :N_INFORMATIVE] @ signs + rng.normal(scale=0.5, size=3 * n)
     y = (score > 0).astype(int)
-    return Sample(X[:n], y[:n], X[n:], y[n:])
+    parts = [part for k in range(3) for part in (X[k * n :][:n], y[k * n :][:n])]
+    return Sample(*parts)
 
 
 def _measure(net, sample: Sample) -> dict:
@@ -193,7 +195,7 @@ def exact_zeros(result: dict) -> str:
 
 
 def _cost_of_zeros(result: dict) -> str:
-    accuracy = "validation accuracy"
+    accuracy = "test accuracy"
     by_steps, by_slope = (_values(result, p, accuracy) for p in (PROXIMAL, SUBGRADIENT))
     values, place = _lambdas(result, PROXIMAL), _about_as_good(result, PROXIMAL)
     nonzero = _values(result, PROXIMAL, "non-zero weights")
@@ -213,7 +215,7 @@ def _cost_of_zeros(result: dict) -> str:
     return (
         f"What do the zeros cost? {start} With lambda1 = {values[place]:g}, the "
         "strongest within one standard error of the best validation accuracy, "
-        f"{left:,.0f} of {all_weights:,.0f} weights are left. Validation accuracy "
+        f"{left:,.0f} of {all_weights:,.0f} weights are left. Test accuracy "
         f"against no penalty: {with_interval(cost, percent)}. Proximal steps against "
         f"the subgradient: {describe_by_verdict(differences, percent)}."
     )
@@ -245,14 +247,14 @@ def features_found(result: dict) -> str:
 
 
 def _which_features(result: dict) -> str:
-    accuracy = _values(result, GROUPS, "validation accuracy")
+    accuracy = _values(result, GROUPS, "test accuracy")
     place = _about_as_good(result, GROUPS)
     rank = [
         set(np.argsort(importances)[-N_INFORMATIVE:]) == {*range(N_INFORMATIVE)}
         for importances in _importances(result, 0)
     ]
     return (
-        "Validation accuracy with it against no penalty: "
+        "Test accuracy with this lambda_group against no penalty: "
         f"{with_interval(accuracy[:, place] - accuracy[:, 0], percent)}. Without "
         f"penalty all features survive; in {sum(rank)} of {len(rank)} seeds the "
         f"{N_INFORMATIVE} most important ones are the informative ones even so."
@@ -264,7 +266,7 @@ def plot(result: dict) -> dict:
     lambdas, drawn = _lambdas(result, PROXIMAL), {}
     for column, ylabel in (
         (ZEROS, "Share of weights that are exactly zero"),
-        ("validation accuracy", "Validation accuracy"),
+        ("test accuracy", "Test accuracy"),
     ):
         drawn[column.replace(" ", "-")] = figures.plot_against(
             lambdas,
@@ -275,12 +277,12 @@ def plot(result: dict) -> dict:
             dashed=(SUBGRADIENT,),
         )
     nonzero = _values(result, PROXIMAL, "non-zero weights").mean(axis=0)
-    accuracy = _values(result, PROXIMAL, "validation accuracy")
+    accuracy = _values(result, PROXIMAL, "test accuracy")
     drawn["weights-left"] = figures.plot_against(
         nonzero,
         {PROXIMAL: accuracy},
         xlabel="Non-zero weights after proximal steps",
-        ylabel="Validation accuracy",
+        ylabel="Test accuracy",
     )
     informative, noise = _kept(result)
     drawn["features"] = figures.plot_against(
@@ -288,7 +290,7 @@ def plot(result: dict) -> dict:
         {
             "share of the informative features": informative,
             "share of the noise": noise,
-            "validation accuracy": _values(result, GROUPS, "validation accuracy"),
+            "test accuracy": _values(result, GROUPS, "test accuracy"),
         },
         xlabel="lambda_group",
         ylabel="Share that survives; accuracy",
@@ -308,11 +310,11 @@ def captions(result: dict) -> dict[str, str]:
     strength = _lambdas(result, GROUPS)[place]
     return {
         "share-of-zeros": images.format("share of weights that are exactly zero"),
-        "validation-accuracy": images.format("accuracy on the validation images"),
-        "weights-left": "Images: accuracy on the validation images against the number "
+        "test-accuracy": images.format("accuracy on the test images"),
+        "weights-left": "Images: accuracy on the test images against the number "
         f"of weights that proximal steps leave, for each lambda1{bars}.",
         "features": "Made data, group lasso: share of the informative features and of "
-        f"the noise that survive, and validation accuracy{bars}.",
+        f"the noise that survive, and test accuracy{bars}.",
         "importances": "Made data: L2 norm of the weights that each feature goes "
         f"through, without penalty and with lambda_group = {strength:g}, on scales of "
         f"their own; a point is a seed. The first {N_INFORMATIVE} features decide the "
@@ -411,6 +413,7 @@ def _summaries(result: dict) -> pd.DataFrame:
         "active inputs": lambda run: run["active_inputs"],
         "informative inputs": _n_informative,
         "validation accuracy": final("valid_acc"),
+        "test accuracy": lambda run: run["test_acc"],
     }
     return summarize(result["runs"], columns)
 

@@ -40,6 +40,7 @@ def made_up(zeros, informative=5, noise=0, accuracy=0.8):
                         "seed": seed,
                         "diverged": False,
                         "curves": {"valid_acc": [accuracy]},
+                        "test_acc": accuracy - 0.1 * is_on,
                         "n_weights": N_WEIGHTS,
                         "nonzero": round(N_WEIGHTS * left),
                         "active_inputs": int(kept.sum()),
@@ -96,6 +97,14 @@ def test_answers_come_first():
     assert all(s.startswith(t) for s, t in zip(sentences, starts, strict=False))
 
 
+def test_validation_chooses_a_strength_and_test_images_tell_its_cost():
+    """Of equal validation accuracies the strongest, which the test images dislike."""
+    sentence = sparsity.findings(made_up([0.5, 0.6, 0.55]))[1]
+    assert "What do the zeros cost? Some accuracy. With lambda1 = 0.1" in sentence
+    assert "450 of 1,000 weights are left" in sentence
+    assert "Test accuracy against no penalty: -10.0 points" in sentence
+
+
 def test_alike_is_said_only_where_the_interval_is_narrow():
     assert tables.answer([0.001, -0.002, 0.0, 0.001], 0.01) == "alike"
     assert tables.answer([0.1, -0.2, 0.0, 0.1], 0.01) == "unclear"
@@ -128,6 +137,7 @@ def result():
         load_digit_images(),
         n_train=50,
         n_valid=50,
+        n_test=50,
         seeds=[0, 1],
         epochs=60,
         lambda1_range=(0, 3e-3),
@@ -164,7 +174,9 @@ def test_the_group_lasso_keeps_what_decides_the_class_and_drops_noise(result):
 
 def test_made_features_are_what_they_are_called():
     sample = sparsity.make_features(2000, seed=3)
-    assert sample.X_train.shape == sample.X_valid.shape == (2000, 50)
+    parts = sample.X_train, sample.X_valid, sample.X_test
+    assert {part.shape for part in parts} == {(2000, 50)}
+    assert len({part.tobytes() for part in parts}) == 3
     by_class = [sample.X_train[sample.y_train == k].mean(axis=0) for k in (0, 1)]
     apart = np.abs(by_class[1] - by_class[0])
     assert apart[:5].min() > 0.4
