@@ -5,15 +5,19 @@ import mmap
 import os
 import pickle
 import shutil
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 from joblib.externals.loky.backend import resource_tracker
 
 from skreg.batching._jobs import Job
 from skreg.batching._pickles import Pickler
+from skreg.batching.checkpoint.code_hash import is_installed
 from skreg.batching.stacking.stackable import StackableFit
 from skreg.batching.stacking.streams import DataPool
 
@@ -60,7 +64,8 @@ class Parcels:
         known = {id(t) for part in parts for t in part[1:3]}
         at_home = {id(o): o for o in at_home if o is not None and id(o) not in known}
         file = io.BytesIO()
-        _Packer(file, self, at_home).dump(parts)
+        with _own_code_by_value():
+            _Packer(file, self, at_home).dump(parts)
         return file.getvalue()
 
     def place_of(self, array: np.ndarray) -> tuple:
@@ -102,6 +107,38 @@ def _root(array) -> str | None:
         return None
     has_room = shutil.disk_usage(_IN_MEMORY).free > 16 * array.nbytes + 2**28
     return str(_IN_MEMORY) if has_room else None
+
+
+_LIBRARIES = {
+    *("joblib", "numpy", "pandas", "scipy", "sklearn"),
+    *("skorch", "skreg", "torch", "torchvision"),
+}
+
+
+@contextmanager
+def _own_code_by_value() -> Iterator[None]:
+    """Let functions and classes of the user's modules be pickled as they are now.
+
+    A process that has imported a module before knows neither what a notebook has
+    reloaded since, nor globals that have been set.
+    """
+    registered = cloudpickle.list_registry_pickle_by_value()
+    own = [
+        module
+        for name, module in list(sys.modules.items())
+        if isinstance(getattr(module, "__file__", None), str)
+        and name.partition(".")[0] not in _LIBRARIES
+        and getattr(module, "__name__", None) == name
+        and name not in registered
+        and not is_installed(name)
+    ]
+    for module in own:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in own:
+            cloudpickle.unregister_pickle_by_value(module)
 
 
 class _Batches:
