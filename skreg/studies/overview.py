@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import pandas as pd
+from sklearn.base import clone
 
 from skreg.studies.common import figures
-from skreg.studies.common.fitting import fit_all
+from skreg.studies.common.fitting import Case, fit_all
 from skreg.studies.common.regularizers import (
     FACTOR,
     FAMILIES,
@@ -81,6 +82,8 @@ def run(
     """
     sample = partial(draw_sample, data, n_train, n_valid, n_test=n_test)
     cases = regularised_cases(data, sample, lr=lr, epochs=epochs, device=device)
+    # What is used for the first time is imported, which is no time of a fit.
+    fit_all([_of_one_epoch(case) for case in cases], seeds[:1], together=False)
     own = {
         **describe_techniques(),
         **counts(seeds, epochs, n_train, n_valid, n_test),
@@ -91,6 +94,10 @@ def run(
         "settings": describe(data, name, device, own),
         "runs": fit_all(cases, seeds, progress, together=False),
     }
+
+
+def _of_one_epoch(case: Case) -> Case:
+    return case._replace(net=clone(case.net).set_params(max_epochs=1))
 
 
 def table(result: dict) -> pd.DataFrame:
