@@ -9,7 +9,7 @@ with no factor 1/2 and no division by the number of samples or of parameters. It
 :math:`\mathrm{sign}(0) = 0`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import reduce
 from math import sqrt
@@ -157,14 +157,24 @@ class ElasticNetGradient:
     lambda1, lambda2, proximal : as in ``add_elastic_net``
     """
 
-    def __init__(self, lambda1, lambda2, proximal=0.0):
+    def __init__(
+        self,
+        lambda1: float | list[Tensor | None],
+        lambda2: float | list[Tensor | None],
+        proximal: float | list[Tensor | None] = 0.0,
+    ):
         self._given = lambda1, lambda2, proximal
-        self._terms = None  # of each of the weights
+        self._terms: list[list] = []  # of each of the weights
         self._table = None  # coefficients of all terms and nets, and which are 0
 
-    def __call__(self, gradients, weights, overwrite=False) -> Tensor | float:
+    def __call__(
+        self,
+        gradients: Iterable[Tensor],
+        weights: Collection[Tensor],
+        overwrite: bool = False,
+    ) -> Tensor | float:
         """As ``add_elastic_net``, of weights that have the same shapes each time."""
-        if self._terms is None:
+        if not self._terms:
             self._terms = [self._terms_of(i, w) for i, w in enumerate(weights)]
         sums = []
         for g, w, (l1, l2, by_step) in zip(

@@ -206,7 +206,8 @@ class _ElasticNets(ElasticNet):
         if self._gradient is None:
             of_nets = partial(self._of_nets, weights=weights)
             self._gradient = ElasticNetGradient(
-                *map(of_nets, ("of_subgradient", "lambda2")),
+                of_nets("of_subgradient"),
+                of_nets("lambda2"),
                 of_nets("of_steps") if self.is_proximal else 0.0,
             )
         return self._gradient(gradients.values(), weights.values(), overwrite)
