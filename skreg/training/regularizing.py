@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from numbers import Real
 
+import cloudpickle
 import torch
 from torch import Tensor, nn
 
@@ -202,11 +203,12 @@ class Active:
     def batch_key(self) -> tuple:
         """Return what nets that share their batches have in common."""
         draws = [(type(m).__name__, m.stack_key) for m in self._perturb]
-        return pickle.dumps(self._batch), *draws
+        return cloudpickle.dumps(self._batch) if self._batch else b"", *draws
 
     def state(self) -> bytes:
         """Return what regularisers of the user's hold, to see whether it changes."""
-        return pickle.dumps([m for m in self.members if not _is_ours(m)])
+        own = [member for member in self.members if not _is_ours(member)]
+        return cloudpickle.dumps(own) if own else b""  # some are of a notebook's
 
     @classmethod
     def stack(cls, of_nets: Sequence["Active"], weights: Mapping[str, Tensor]):

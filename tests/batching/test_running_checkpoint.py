@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import LRScheduler
@@ -160,6 +161,55 @@ def test_another_search_takes_nothing_from_a_stack(digits, killed, tmp_path):
     other = search(digits, tmp_path, max_epochs=6)
     assert killed["run"] == 6
     np.testing.assert_array_equal(other, search(digits, max_epochs=6))
+
+
+def test_what_is_drawn_anew_starts_anew(digits, killed, tmp_path):
+    params = {"random_state": None, "early_stopping": True, "patience": 99}
+    killed["left"] = 4
+    with pytest.raises(Killed):
+        search(digits, tmp_path, **params)
+    killed.update(left=None, run=0)
+    search(digits, tmp_path, **params)
+    assert killed["run"] == 8
+
+
+class Several(ClassifierMixin, BaseEstimator):
+    """Fits nets in an order that only time decides."""
+
+    order = 0, 1
+
+    def __init__(self, lambda2=0.0):
+        self.lambda2 = lambda2
+
+    def fit(self, X, y):
+        self.classes_, self.nets_ = np.unique(y), {}
+        for seed in self.order:
+            made = net(random_state=seed, lambda2=self.lambda2)
+            self.nets_[seed] = made.fit(X, y)
+        return self
+
+    def predict_proba(self, X):
+        return self.nets_[0].predict_proba(X) * 0.9 + 0.1 * self.nets_[1].predict_proba(
+            X
+        )
+
+
+def test_fits_of_a_task_that_come_in_another_order_are_not_mixed_up(
+    digits, killed, tmp_path, monkeypatch
+):
+    def scores(checkpoint):
+        grid = {"lambda2": [0, 1e-3, 1e-2]}
+        found = GridSearchCV(Several(), grid, cv=2, scoring="neg_log_loss", refit=False)
+        with joblib.parallel_config("skreg", checkpoint=checkpoint):
+            return found.fit(*digits).cv_results_["mean_test_score"]
+
+    expected = scores(None)
+    killed["left"] = 3
+    with pytest.raises(Killed):
+        scores(tmp_path)
+    killed["left"] = None
+    monkeypatch.setattr(Several, "order", (1, 0))
+    np.testing.assert_allclose(scores(tmp_path), expected, rtol=1e-5)
 
 
 SCRIPT = Path(__file__).with_name("killed_search.py")

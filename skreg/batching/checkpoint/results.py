@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import tempfile
+import time
 import warnings
 from collections import Counter
 from contextvars import ContextVar
@@ -17,6 +18,8 @@ from skreg.batching.checkpoint.running import Places, places
 __all__ = ["Checkpoint", "Keeper", "Kept"]
 
 _RUNNING = "running-"  # begins the names of stacks
+
+UNFINISHED_SECONDS = 600.0
 
 _HEAD = b"skreg result 1\n"
 
@@ -102,6 +105,9 @@ class Checkpoint:
             self._file(f"{_RUNNING}{name}").unlink(missing_ok=True)
         self.stacks.clear()
         self._running = None
+        for part in self.path.glob(f"{_RUNNING[:2]}/*.part"):
+            if time.time() - part.stat().st_mtime > UNFINISHED_SECONDS:
+                part.unlink(missing_ok=True)  # of a process that was killed
 
     def _file(self, key) -> Path:
         return self.path / key[:2] / f"{key}.pickle"

@@ -8,7 +8,13 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from time import perf_counter
+from zlib import crc32
 
+import numpy as np
+
+from skreg._utils.arrays import to_numpy
+from skreg._utils.held_data import arrays_in
+from skreg._utils.sparse import is_sparse, sparse_parts
 from skreg.batching._pickles import portable_error
 from skreg.batching.stacking.progress import FitProgress
 
@@ -16,6 +22,7 @@ __all__ = ["Place", "Places", "StackSaves", "announce", "places", "resume"]
 
 SECONDS = 5.0  # between two saves
 MOST_OF_TIME = 0.05  # that saves may take
+_PLAIN = bool, int, float, str, type(None)
 
 
 class Places:
@@ -52,7 +59,7 @@ class _Saved:
     """A fit as it is kept: its progress, and how it has ended, if it has."""
 
     def __init__(self, candidate):
-        self.progress = FitProgress(candidate)
+        self.progress, self.identity = FitProgress(candidate), candidate.identity
         self.has_ended = candidate.has_ended
         self.error = portable_error(candidate.job.error)
 
@@ -66,11 +73,16 @@ def resume(candidate) -> None:
         Its ``company`` becomes that of the stack it was in.
     """
     place = candidate.job.place
-    found = None if place is None else place.checkpoint.running_fit(place.key)
+    if place is None:
+        return
+    candidate.identity = _identity(candidate)
+    found = place.checkpoint.running_fit(place.key)
     if found is None:
         return
     company, saved = found
     place.checkpoint.stacks.add(company[0])
+    if saved is not None and saved.identity != candidate.identity:
+        return  # drawn anew, or another fit of the task, whose order is that of time
     candidate.company = company
     if saved is None:
         return
@@ -78,6 +90,32 @@ def resume(candidate) -> None:
     saved.progress.restore(candidate)
     candidate.has_ended, candidate.job.error = saved.has_ended, saved.error
     candidate.fit.looks = False
+
+
+def _identity(candidate) -> tuple:
+    """Return what tells a fit from the other fits of its task, and from other draws.
+
+    Seed, data, weights at first, options of the optimizer, plain parameters.
+    """
+    numbers = [*candidate.tensors.values()]
+    for dataset in (candidate.train, candidate.valid):
+        numbers += [] if dataset is None else arrays_in([dataset])
+    parameters = candidate.net.get_params(deep=False)
+    plain = {k: v for k, v in parameters.items() if isinstance(v, _PLAIN)}
+    options = sorted(candidate.options().items())
+    return candidate.seed, repr(sorted(plain.items())), repr(options), _sum_of(numbers)
+
+
+def _sum_of(arrays) -> list[int]:
+    """Return a checksum of each of some arrays and tensors."""
+    parts = []
+    for array in arrays:
+        parts += sparse_parts(array) if is_sparse(array) else [array]
+    return [
+        crc32(np.ascontiguousarray(to_numpy(part)).view(np.uint8).data)
+        for part in parts
+        if getattr(part, "size", 1)
+    ]
 
 
 def announce(candidates: Sequence) -> None:

@@ -155,7 +155,14 @@ class _Batches:
 
 
 def _rest_of(c: StackableFit) -> tuple:
-    return c.valid_batch_size, c.layers, c.last_epoch, c.job.place, c.company
+    return (
+        c.valid_batch_size,
+        c.layers,
+        c.last_epoch,
+        c.job.place,
+        c.company,
+        c.identity,
+    )
 
 
 class _Packer(Pickler):
@@ -189,9 +196,10 @@ def opened(parcel: bytes) -> list[StackableFit]:
     """Return the fits of a parcel, in the process that is to train them."""
     candidates = []
     parts = _Unpacker(io.BytesIO(parcel)).load()
-    for fit, train, valid, batches, size, layers, last, place, company in parts:
+    for fit, train, valid, batches, size, layers, last, place, *kept in parts:
         fit.net._session = fit
         job = Job(fit, None, None, place=place)
         data = train, valid, batches.of(train), size
-        candidates.append(StackableFit(job, *data, layers, (), last, company=company))
+        candidates.append(StackableFit(job, *data, layers, (), last))
+        candidates[-1].company, candidates[-1].identity = kept
     return candidates

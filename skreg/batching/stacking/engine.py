@@ -111,17 +111,25 @@ def train_together(
         if company:
             candidates.sort(key=lambda c: c.company)
         groups.append(Group(sorted(candidates, key=pool.place_key), size))
-    with closing(train_stacks(groups, pool)) as trained:
-        for stack, failures in trained:
+    trained = set()
+    with closing(train_stacks(groups, pool)) as stacks:
+        for stack, failures in stacks:
             for job, failure in failures.items():
                 reasons.setdefault(failure, []).append(job)
             for candidate in stack:  # scored, and kept on disk, before the next stack
                 if candidate.job not in failures:
                     candidate.fit.path = TrainingPath(STACK)
+                    trained.add(id(candidate.job))
                     candidate.job.finish()
     for reason, alone in reasons.items():
         for job in alone:
+            trained.add(id(job))
             job.train_alone(reason)
+    for job in jobs:
+        if id(job) not in trained and job.error is None:
+            job.error = RuntimeError(
+                "This net was not trained, which is a fault of skreg; please report it."
+            )
     if verbose > 0:
         for reason, alone in reasons.items():
             _tell(f"[skreg] {len(alone)} of {len(jobs)} fits trained alone: {reason}.")

@@ -71,6 +71,8 @@ class StackableFit:
         Whether there is no epoch more to run.
     company : tuple of (str, int) or None
         The stack it is kept in on disk, which stays together, and its place in it.
+    identity : tuple or None
+        What tells it from other fits, where it is kept on disk.
     work : float
         Of a sample, as ``stack_size.operations`` counts it.
     """
@@ -86,6 +88,7 @@ class StackableFit:
     beginning: FitProgress | None = None
     has_ended: bool = False
     company: tuple[str, int] | None = None
+    identity: tuple | None = None
     work: float = 0.0
 
     @property

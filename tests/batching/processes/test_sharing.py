@@ -27,6 +27,7 @@ from skreg.batching.processes.parcels import Parcels, opened
 from skreg.batching.processes.sharing import StackSharing
 from skreg.batching.stacking import engine as _engine
 from skreg.batching.stacking.streams import DataPool
+from skreg.regularizers import Regularizer
 
 GRID = {"lambda2": [0, 1e-4, 1e-3, 1e-2], "lambda1": [0, 1e-4, 1e-3, 1e-2]}
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
@@ -241,6 +242,45 @@ def test_modules_of_the_user_are_as_they_are_now(
     assert np.abs(again - first).max() > 0
     assert len(sent) == 3
     del sys.modules["users_own"]
+
+
+class Shrink(Regularizer):
+    def __init__(self, strength=0.0):
+        self.strength = strength
+
+    def project(self, weights, step_sizes):
+        strength = torch.as_tensor(self.strength)
+        for w in weights.values():
+            w.mul_(1 - strength.reshape(-1, *[1] * (w.ndim - 1)).to(w))
+
+    @classmethod
+    def stack(cls, members):
+        return cls(torch.tensor([member.strength for member in members]))
+
+
+def test_own_regularizers_train_in_other_processes(digits, sent, capfd):
+    nets = [
+        net(regularizers=[Shrink(float(x))], dtype="float64")
+        for x in np.linspace(0, 0.1, 16)
+    ]
+    together = fitted(digits, nets, n_jobs=2, verbose=1)
+    assert len(sent) == 1
+    assert "trained alone" not in capfd.readouterr().err
+    for one, alone in zip(together, nets, strict=True):
+        alone.fit(*digits)
+        for w, v in zip(
+            one.module_.parameters(), alone.module_.parameters(), strict=True
+        ):
+            torch.testing.assert_close(w, v, rtol=1e-6, atol=1e-8)
+
+
+def test_a_net_that_nobody_has_trained_is_an_error(digits, monkeypatch):
+    monkeypatch.setattr(StackSharing, "__call__", lambda self, *args: (x for x in ()))
+    with (
+        joblib.parallel_config("skreg"),
+        pytest.raises(RuntimeError, match="was not trained"),
+    ):
+        cross_validate(net(), *digits, cv=3, error_score="raise")
 
 
 class Lock:
