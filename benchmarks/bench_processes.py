@@ -91,7 +91,9 @@ def regression() -> Row:
         *(X.astype(np.float32), y),
         RegularizedNetRegressor(hidden_layer_sizes=64, **net),
         {"lr": _powers(-4, -2), "lambda2": _powers(-6, -2)},
-        MLPRegressor(64, batch_size=64, max_iter=30, n_iter_no_change=99),
+        MLPRegressor(
+            hidden_layer_sizes=64, batch_size=64, max_iter=30, n_iter_no_change=99
+        ),
         {"alpha": _powers(-6, -1), "learning_rate_init": _powers(-4, -2)},
         *(20, 3),
     )
